@@ -1,0 +1,114 @@
+//! The container entry point: settings, telemetry, listener, drain.
+
+use std::{process::ExitCode, time::Duration};
+
+use math_service::{
+    app::App,
+    config,
+    config::Config,
+    targets::{Target, container},
+    telemetry,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+/// How long the last log lines may take.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The exit code for a command line or a setting that cannot be used (BSD's and bash's "usage").
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => run(),
+        ["-h" | "--help"] => show(&help()),
+        ["-V" | "--version"] => show(&format!("math-service {}\n", math_service::VERSION)),
+        [argument, ..] => {
+            fail(USAGE, format_args!("unexpected argument {argument:?}; see math-service --help"))
+        }
+    }
+}
+
+fn run() -> ExitCode {
+    let config = match Config::from_process_env() {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("cannot start the async runtime: {error}")),
+    };
+    let code = runtime.block_on(serve(&config));
+    // Work that was cut short may still hold a blocking thread: the process does not wait for it.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: &Config) -> ExitCode {
+    let (listener, terminate) =
+        match (TcpListener::bind((config.host.as_str(), config.port)).await, terminate()) {
+            (Ok(listener), Ok(terminate)) => (listener, terminate),
+            (Err(error), _) => {
+                return fail(
+                    1,
+                    format_args!("cannot listen on HOST={} PORT={}: {error}", config.host, config.port),
+                );
+            }
+            (_, Err(error)) => return fail(1, format_args!("cannot wait for signals: {error}")),
+        };
+    let logs = match telemetry::start(config.log_filter.clone()) {
+        Ok(logs) => logs,
+        Err(error) => return fail(1, format_args!("cannot start the log writer: {error}")),
+    };
+    let app = match App::new(config, Target::Container, Some(logs.clone())) {
+        Ok(app) => app,
+        Err(error) => return fail(1, format_args!("cannot register the metrics: {error}")),
+    };
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(address = %address, version = math_service::VERSION, "Listening");
+    }
+    container::serve(listener, app, config, terminate).await;
+    tracing::info!("Stopped");
+    logs.flush_within(LAST_LINES).await;
+    ExitCode::SUCCESS
+}
+
+/// Completes at the first SIGTERM or SIGINT. A second one ends the process at once.
+fn terminate() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = term.recv() => 15, _ = int.recv() => 2 };
+        next().await;
+        let _ = begin.send(());
+        let signal: i32 = next().await;
+        // The shell's convention for "ended by a signal".
+        std::process::exit(128 + signal);
+    });
+    Ok(async move {
+        let _ = begun.await;
+    })
+}
+
+fn help() -> String {
+    format!(
+        "math-service {}\n\nServes the math-service API over HTTP/1.1 and HTTP/2 (h2c) until SIGTERM, then drains.\n\n\
+         Usage: math-service [--help | --version]\n\nSettings are environment variables:\n{}",
+        math_service::VERSION,
+        config::help()
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "asked for by the user")]
+fn show(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, reason: impl std::fmt::Display) -> ExitCode {
+    eprintln!("math-service: {reason}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,417 @@
+//! Every setting: its variable, its default, its meaning.
+//!
+//! [`SETTINGS`] is the single list. `--help`, the README's table (a test keeps them equal) and the
+//! defaults used below all come from it. Only this module reads the environment, and it does so
+//! through a closure, so that tests never touch the process environment.
+
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+
+use axum::http::HeaderValue;
+use ipnet::IpNet;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+/// One setting as a user sees it.
+#[derive(Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// Other names, asked in this order when the first is unset.
+    pub aliases: &'static [&'static str],
+    /// The value used when nothing is set; empty for "none".
+    pub default: &'static str,
+    /// One sentence for people.
+    pub meaning: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, aliases: &[], default, meaning }
+}
+
+/// Every setting that the service knows, in the order in which the README lists them.
+pub const SETTINGS: &[Setting] = &[
+    setting("HOST", "0.0.0.0", "address that the container listens on (`::` for IPv6 and IPv4)"),
+    setting("PORT", "8000", "port that the container listens on"),
+    Setting {
+        name: "LOGLEVEL",
+        aliases: &["LOG_LEVEL", "RUST_LOG"],
+        default: "INFO",
+        meaning: "a level (Python's names too) for the service's own log lines, or a filter such as `warn,math_service=debug,h2=info`",
+    },
+    setting("ADD_DELAY", "0s", "simulated work of `POST /`"),
+    setting("MAX_BODY_BYTES", "65536", "larger request bodies get 413"),
+    setting("REQUEST_TIMEOUT", "30s", "504 after it; must exceed `ADD_DELAY`"),
+    setting("HEADER_READ_TIMEOUT", "10s", "a client that takes longer to send a request's head is cut off"),
+    setting(
+        "KEEP_ALIVE_TIMEOUT",
+        "75s",
+        "an idle connection is closed after it; longer than the 60 s of AWS load balancers, so that they close first",
+    ),
+    setting("MAX_IN_FLIGHT", "10000", "requests served at once; more get 503, health routes excepted"),
+    setting(
+        "DRAIN_DELAY",
+        "0s",
+        "on SIGTERM: how long to go on accepting connections while readiness already fails",
+    ),
+    setting(
+        "DRAIN_TIMEOUT",
+        "20s",
+        "after `DRAIN_DELAY`: how long requests and idle connections may take to finish",
+    ),
+    setting("TRUSTED_PROXIES", "", "CIDRs, comma-separated, whose `X-Forwarded-For` is believed (container)"),
+    setting(
+        "CORS_ALLOWED_ORIGINS",
+        "",
+        "browsers on these origins, comma-separated, may call the API (`*` for any)",
+    ),
+    setting("BASE_PATH", "", "prefix removed before routing, for custom domains"),
+    setting(
+        "EMF_METRICS",
+        "false",
+        "Lambda only: one CloudWatch EMF line a request (CloudWatch bills each metric)",
+    ),
+];
+
+/// The settings of a process, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on: an IP address or a name that resolves to one.
+    pub host: String,
+    /// Port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// Which log events are written.
+    pub log_filter: Targets,
+    /// Simulated work of an addition.
+    pub add_delay: Duration,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Longest time from a request's head to its answer.
+    pub request_timeout: Duration,
+    /// Longest time that a client may take to send a request's head.
+    pub header_read_timeout: Duration,
+    /// Longest time that a connection may be idle between two requests.
+    pub keep_alive_timeout: Duration,
+    /// Requests served at once, health routes excepted.
+    pub max_in_flight: usize,
+    /// How long a drain goes on accepting connections.
+    pub drain_delay: Duration,
+    /// How long a drain waits for what is left, counted from the end of `drain_delay`.
+    pub drain_timeout: Duration,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins that browsers may call from.
+    pub cors_allowed_origins: Vec<HeaderValue>,
+    /// Path prefix removed before routing: empty, or `/` and at least one segment.
+    pub base_path: String,
+    /// Whether the Lambda target writes CloudWatch EMF lines.
+    pub emf_metrics: bool,
+}
+
+impl Config {
+    /// Reads every setting through `get`, which maps a variable's name to its value.
+    ///
+    /// # Errors
+    /// The first bad value, named, with what was expected instead.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let env = Source { get: &get };
+        let config = Self {
+            host: env.read("HOST", text)?,
+            port: env.read("PORT", number)?,
+            log_filter: env.read("LOGLEVEL", log_filter)?,
+            add_delay: env.read("ADD_DELAY", duration)?,
+            max_body_bytes: env.read("MAX_BODY_BYTES", number)?,
+            request_timeout: env.read("REQUEST_TIMEOUT", positive_duration)?,
+            header_read_timeout: env.read("HEADER_READ_TIMEOUT", positive_duration)?,
+            keep_alive_timeout: env.read("KEEP_ALIVE_TIMEOUT", positive_duration)?,
+            max_in_flight: env.read("MAX_IN_FLIGHT", positive_number)?,
+            drain_delay: env.read("DRAIN_DELAY", duration)?,
+            drain_timeout: env.read("DRAIN_TIMEOUT", duration)?,
+            trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
+            cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
+            base_path: env.read("BASE_PATH", base_path)?,
+            emf_metrics: env.read("EMF_METRICS", boolean)?,
+        };
+        config.check()
+    }
+
+    /// The settings of the process's own environment.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn from_process_env() -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        Self::from_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+
+    /// What no single value shows.
+    fn check(self) -> Result<Self, ConfigError> {
+        if self.request_timeout <= self.add_delay {
+            return Err(ConfigError {
+                variable: "REQUEST_TIMEOUT",
+                value: humantime::format_duration(self.request_timeout).to_string(),
+                expected: format!(
+                    "more than ADD_DELAY ({}), or every addition would time out",
+                    humantime::format_duration(self.add_delay)
+                ),
+            });
+        }
+        Ok(self)
+    }
+}
+
+/// A setting that cannot be used: one line that names the variable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable whose value was bad.
+    pub variable: &'static str,
+    /// The value as given.
+    pub value: String,
+    /// What would have been right.
+    pub expected: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={:?}: expected {}", self.variable, self.value, self.expected)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The settings as text for `--help`: name, default and meaning, a line each.
+#[must_use]
+pub fn help() -> String {
+    SETTINGS.iter().fold(String::new(), |mut text, setting| {
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        text.push_str(&format!("  {:<22} {} [default: {default}]", setting.name, setting.meaning));
+        if !setting.aliases.is_empty() {
+            text.push_str(&format!(" [aliases: {}]", setting.aliases.join(", ")));
+        }
+        text.push('\n');
+        text
+    })
+}
+
+struct Source<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Source<'_> {
+    /// Parses the first of a setting's names that is set to something, else its default.
+    fn read<T>(
+        &self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let names = setting.into_iter().flat_map(|s| std::iter::once(&s.name).chain(s.aliases));
+        let (variable, value) = names
+            .filter_map(|variable| Some((*variable, (self.get)(variable)?)))
+            .find(|(_, value)| !value.trim().is_empty())
+            .unwrap_or_else(|| (name, setting.map_or("", |s| s.default).to_owned()));
+        parse(value.trim()).map_err(|expected| ConfigError { variable, value, expected })
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one signature for every parser")]
+fn text(value: &str) -> Result<String, String> {
+    Ok(value.to_owned())
+}
+
+fn number<T: FromStr>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| {
+        let limit = match size_of::<T>() {
+            2 => " from 0 to 65535",
+            _ => "",
+        };
+        format!("a whole number{limit}")
+    })
+}
+
+fn positive_number(value: &str) -> Result<usize, String> {
+    number(value).ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0".to_owned())
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("true or false".to_owned()),
+    }
+}
+
+/// Longer than any use here, and short enough that adding it to a clock cannot overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(value: &str) -> Result<Duration, String> {
+    humantime::parse_duration(value)
+        .ok()
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "a duration up to a day, such as 300ms, 5s or 2m".to_owned())
+}
+
+fn positive_duration(value: &str) -> Result<Duration, String> {
+    duration(value)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a duration above 0 and up to a day, such as 300ms, 5s or 2m".to_owned())
+}
+
+fn list<T>(item: impl Fn(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Vec<T>, String> {
+    move |value| value.split(',').map(str::trim).filter(|text| !text.is_empty()).map(item).collect()
+}
+
+/// A CIDR, or one address as the CIDR of itself.
+fn network(value: &str) -> Result<IpNet, String> {
+    value
+        .parse::<IpNet>()
+        .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "CIDRs separated by commas, such as 10.0.0.0/8,192.168.1.7".to_owned())
+}
+
+/// An origin as a browser sends it: a scheme and an authority, nothing after.
+fn origin(value: &str) -> Result<HeaderValue, String> {
+    let is_origin = value == "*"
+        || value.split_once("://").is_some_and(|(scheme, host)| {
+            matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
+        });
+    HeaderValue::from_str(value)
+        .ok()
+        .filter(|_| is_origin)
+        .ok_or_else(|| "origins separated by commas, such as https://example.com (no path), or *".to_owned())
+}
+
+fn base_path(value: &str) -> Result<String, String> {
+    let path = value.trim_matches('/');
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    let path = format!("/{path}");
+    let valid = path.parse::<axum::http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.path() == path);
+    if valid && !path.contains("//") { Ok(path) } else { Err("a path such as /math".to_owned()) }
+}
+
+/// The crate whose events a bare level applies to.
+const OWN_TARGET: &str = "math_service";
+
+/// A bare level is for our own lines: libraries stay at WARN, or DEBUG would drown them.
+fn log_filter(value: &str) -> Result<Targets, String> {
+    if let Some(level) = level(value) {
+        let libraries = level.min(LevelFilter::WARN);
+        return Ok(Targets::new().with_default(libraries).with_target(OWN_TARGET, level));
+    }
+    let directives = value.split(',').map(|directive| match directive.rsplit_once('=') {
+        Some((target, name)) => level(name).map(|level| format!("{target}={level}")),
+        None => level(directive).map(|level| level.to_string()),
+    });
+    directives
+        .collect::<Option<Vec<_>>>()
+        .and_then(|directives| directives.join(",").parse().ok())
+        .ok_or_else(|| {
+            "TRACE, DEBUG, INFO, WARNING, ERROR, CRITICAL or OFF, or a filter such as warn,math_service=debug"
+                .to_owned()
+        })
+}
+
+fn level(name: &str) -> Option<LevelFilter> {
+    Some(match name.trim().to_ascii_uppercase().as_str() {
+        "NOTSET" | "TRACE" => LevelFilter::TRACE,
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARN" | "WARNING" => LevelFilter::WARN,
+        "ERROR" | "CRITICAL" | "FATAL" => LevelFilter::ERROR,
+        "OFF" => LevelFilter::OFF,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_env(|name| {
+            vars.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_defaults_are_usable() {
+        let config = config(&[]).unwrap();
+        assert_eq!((config.host.as_str(), config.port), ("0.0.0.0", 8000));
+        assert_eq!(config.max_body_bytes, 65536);
+        assert_eq!(config.request_timeout, Duration::from_secs(30));
+        assert_eq!(config.add_delay, Duration::ZERO);
+        assert!(config.trusted_proxies.is_empty() && config.cors_allowed_origins.is_empty());
+        assert!(!config.emf_metrics);
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_what_was_expected() {
+        for (variable, value, expected) in [
+            ("PORT", "http", "whole number from 0 to 65535"),
+            ("PORT", "70000", "whole number from 0 to 65535"),
+            ("PORT", "-1", "whole number"),
+            ("ADD_DELAY", "5", "duration"),
+            ("ADD_DELAY", "-5s", "duration"),
+            ("ADD_DELAY", "9999999999999d", "up to a day"),
+            ("REQUEST_TIMEOUT", "0s", "above 0"),
+            ("MAX_IN_FLIGHT", "0", "above 0"),
+            ("MAX_BODY_BYTES", "64k", "whole number"),
+            ("TRUSTED_PROXIES", "10.0.0.0/33", "CIDRs"),
+            ("CORS_ALLOWED_ORIGINS", "https://example.com/path", "origins"),
+            ("CORS_ALLOWED_ORIGINS", "example.com", "origins"),
+            ("BASE_PATH", "/a?b", "path"),
+            ("EMF_METRICS", "maybe", "true or false"),
+            ("LOGLEVEL", "LOUD", "CRITICAL"),
+            ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
+        ] {
+            let error = config(&[(variable, value)]).expect_err(value);
+            assert_eq!((error.variable, error.value.as_str()), (variable, value));
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_below_the_delay_is_refused() {
+        let error = config(&[("ADD_DELAY", "5s"), ("REQUEST_TIMEOUT", "5s")]).unwrap_err();
+        assert_eq!(error.variable, "REQUEST_TIMEOUT");
+        assert!(error.to_string().contains("ADD_DELAY (5s)"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_value_counts_as_unset() {
+        assert_eq!(config(&[("PORT", " "), ("BASE_PATH", "")]).unwrap().port, 8000);
+    }
+
+    #[test]
+    fn an_alias_is_read_when_the_first_name_is_unset_and_is_named_when_bad() {
+        let filter = config(&[("LOG_LEVEL", "ERROR")]).unwrap().log_filter;
+        assert!(!filter.would_enable("math_service", &tracing::Level::WARN));
+        assert_eq!(config(&[("LOG_LEVEL", "LOUD")]).unwrap_err().variable, "LOG_LEVEL");
+        let filter = config(&[("LOGLEVEL", "DEBUG"), ("LOG_LEVEL", "ERROR")]).unwrap().log_filter;
+        assert!(filter.would_enable("math_service", &tracing::Level::DEBUG));
+    }
+
+    #[test]
+    fn a_bare_level_is_for_our_own_lines_and_pythons_names_work() {
+        let filter = config(&[("LOGLEVEL", "debug")]).unwrap().log_filter;
+        assert!(filter.would_enable("math_service::addition", &tracing::Level::DEBUG));
+        assert!(!filter.would_enable("h2", &tracing::Level::DEBUG));
+        assert!(filter.would_enable("h2", &tracing::Level::WARN));
+        let filter = config(&[("LOGLEVEL", "CRITICAL")]).unwrap().log_filter;
+        assert!(filter.would_enable("math_service", &tracing::Level::ERROR));
+        assert!(!filter.would_enable("math_service", &tracing::Level::WARN));
+        let filter = config(&[("LOGLEVEL", "WARNING,h2=trace")]).unwrap().log_filter;
+        assert!(filter.would_enable("h2", &tracing::Level::TRACE));
+        assert!(!filter.would_enable("math_service", &tracing::Level::INFO));
+    }
+
+    #[test]
+    fn a_base_path_needs_no_exact_slashes() {
+        for value in ["math", "/math", "/math/", "math/"] {
+            assert_eq!(config(&[("BASE_PATH", value)]).unwrap().base_path, "/math");
+        }
+        assert_eq!(config(&[("BASE_PATH", "/")]).unwrap().base_path, "");
+    }
+}

@@ -1,0 +1,114 @@
+//! `/openapi.json` and, with the feature `docs-ui`, the interactive page at `/docs`.
+
+use std::sync::OnceLock;
+
+use axum::{
+    Json, Router,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use utoipa::OpenApi;
+
+use super::{health, home};
+use crate::{addition, problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "math-service",
+        description = "Four workloads that scale differently, on Kubernetes and on Lambda.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        addition::add, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
+        openapi,
+    ),
+    components(schemas(problem::Document<'static>)),
+    tags(
+        (name = "addition", description = "Bound by waiting"),
+        (name = "service", description = "About the service"),
+        (name = "health", description = "For probes, alarms and Prometheus"),
+    ),
+)]
+struct Api;
+
+/// The documentation routes.
+pub fn router() -> Router {
+    let router = Router::new().route("/openapi.json", get(openapi));
+    #[cfg(feature = "docs-ui")]
+    let router = router.merge(ui::router());
+    router
+}
+
+/// The OpenAPI 3.1 document of everything here.
+#[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+pub(crate) async fn openapi() -> Response {
+    static DOCUMENT: OnceLock<utoipa::openapi::OpenApi> = OnceLock::new();
+    Json(DOCUMENT.get_or_init(Api::openapi)).into_response()
+}
+
+#[cfg(feature = "docs-ui")]
+mod ui {
+    use axum::{
+        Extension,
+        extract::Path,
+        http::{HeaderMap, StatusCode},
+        response::Html,
+    };
+
+    use super::*;
+    use crate::{http::path::AsSent, problem::Problem};
+
+    /// Compressed by the build script.
+    static SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"));
+    static STYLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui.css.gz"));
+    static START: &str =
+        "SwaggerUIBundle({url: document.documentElement.dataset.openapi, dom_id: '#ui', deepLinking: true});";
+
+    /// Only what this server sends; Swagger UI styles elements inline and draws data: images.
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+
+    pub(super) fn router() -> Router {
+        Router::new().route("/docs", get(page)).route("/docs/{asset}", get(asset))
+    }
+
+    /// Relative links, because only the browser knows what stands before `/docs`: a stage, a base path.
+    async fn page(as_sent: Option<Extension<AsSent>>) -> Response {
+        let in_folder = as_sent.is_some_and(|Extension(AsSent(uri))| uri.path().ends_with('/'));
+        let (assets, root) = if in_folder { (".", "..") } else { ("docs", ".") };
+        let page = format!(
+            "<!doctype html><html lang=\"en\" data-openapi=\"{root}/openapi.json\"><head><meta charset=\"utf-8\">\
+             <title>math-service API</title><meta name=\"viewport\" content=\"width=device-width\">\
+             <link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"{assets}/swagger-ui.css\"></head>\
+             <body><div id=\"ui\"></div><script src=\"{assets}/swagger-ui-bundle.js\"></script>\
+             <script src=\"{assets}/start.js\"></script></body></html>"
+        );
+        ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page)).into_response()
+    }
+
+    async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+        const SCRIPT_TYPE: &str = "text/javascript; charset=utf-8";
+        let (content_type, bytes) = match name.as_str() {
+            "start.js" => return Ok(([(header::CONTENT_TYPE, SCRIPT_TYPE)], START).into_response()),
+            "swagger-ui-bundle.js" => (SCRIPT_TYPE, SCRIPT),
+            "swagger-ui.css" => ("text/css; charset=utf-8", STYLE),
+            _ => return Err(Problem::new(StatusCode::NOT_FOUND, "no such asset")),
+        };
+        let accepts_gzip = headers
+            .get_all(header::ACCEPT_ENCODING)
+            .iter()
+            .any(|value| value.to_str().is_ok_and(|value| value.contains("gzip") || value.contains('*')));
+        if !accepts_gzip {
+            let detail = "this file is kept compressed: send Accept-Encoding: gzip";
+            return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, detail));
+        }
+        let headers = [
+            (header::CONTENT_TYPE, content_type),
+            (header::CONTENT_ENCODING, "gzip"),
+            (header::CACHE_CONTROL, "public, max-age=86400"),
+            (header::VARY, "accept-encoding"),
+        ];
+        Ok((headers, bytes).into_response())
+    }
+}

@@ -1,0 +1,101 @@
+//! Health, for machines (`/livez`, `/healthz`, `/readyz`) and for people (`/health`), and metrics.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{lifecycle::Lifecycle, problem::Problem, targets::Target, telemetry::metrics::Metrics};
+
+/// The state of the service in one word.
+#[derive(Serialize, ToSchema)]
+pub struct Status {
+    /// `ok`, `ready`, …
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// The state of the service for people and alarms.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `healthy`, or `degraded` when a dependency is out of order.
+    #[schema(example = "healthy")]
+    status: &'static str,
+    /// The running version.
+    version: &'static str,
+    /// Which target answers.
+    target: Target,
+}
+
+/// The health routes.
+pub fn router(target: Target, lifecycle: Lifecycle) -> Router {
+    Router::new()
+        .route("/livez", get(live))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(ready).with_state(lifecycle))
+        .route("/health", get(health).with_state(target))
+}
+
+/// The metrics route; only where there is a process that lives long enough to be scraped.
+pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", get(scrape).with_state(metrics))
+}
+
+/// The process is alive. Never touches a dependency.
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "health", responses((status = 200, description = "Alive", body = Status)))]
+pub(crate) async fn live() -> Json<Status> {
+    Json(Status { status: "ok" })
+}
+
+/// The same as `/livez`, under the name that load balancers' health checks use.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "Alive", body = Status)))]
+pub(crate) async fn healthz() -> Json<Status> {
+    live().await
+}
+
+/// Whether to send requests here: not before the start is complete, and not once it is to stop.
+///
+/// A store or cluster outage does not fail it: every pod would leave the load balancer at once and
+/// take the healthy workloads along.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", responses(
+    (status = 200, description = "Send requests here", body = Status),
+    (status = 503, description = "Starting or draining", body = crate::problem::Document, content_type = "application/problem+json"),
+))]
+pub(crate) async fn ready(State(lifecycle): State<Lifecycle>) -> Result<Json<Status>, Problem> {
+    if lifecycle.is_ready() {
+        return Ok(Json(Status { status: "ready" }));
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting or draining"))
+}
+
+/// The state of the service and of what it depends on, for people and alarms, not for probes.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Healthy", body = Health)))]
+pub(crate) async fn health(State(target): State<Target>) -> Json<Health> {
+    Json(Health { status: "healthy", version: crate::VERSION, target })
+}
+
+/// What Prometheus scrapes. Container only: on Lambda the same numbers go out as EMF log lines.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health", responses(
+    (status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"),
+    (status = 404, description = "On Lambda", body = crate::problem::Document, content_type = "application/problem+json"),
+))]
+pub(crate) async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(
+                error = &error as &(dyn std::error::Error + 'static),
+                "Could not render the metrics"
+            );
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered")
+                .into_response()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Paths as routes know them.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::Request,
+    http::{Uri, uri::PathAndQuery},
+};
+
+/// The URI as the client sent it; in a request's extensions where [`normalise`] changed it.
+#[derive(Debug, Clone)]
+pub struct AsSent(pub Uri);
+
+/// Removes the base path, doubled slashes and a trailing slash, so that `//`, `/healthz/` and
+/// `/math/healthz` (with base path `/math`) reach the same routes as `/` and `/healthz`.
+///
+/// A request outside of the base path is left as it is: probes inside the cluster do not know it.
+pub fn normalise(request: &mut Request, base_path: &str) {
+    if let Cow::Owned(path) = routed(request.uri().path(), base_path) {
+        let clean = with_path(request.uri(), &path);
+        let as_sent = std::mem::replace(request.uri_mut(), clean);
+        request.extensions_mut().insert(AsSent(as_sent));
+    }
+}
+
+/// The path that is routed; borrowed when it is right already, which is the usual case.
+fn routed<'a>(path: &'a str, base_path: &str) -> Cow<'a, str> {
+    let inner = strip(path, base_path);
+    let is_clean = inner.len() == path.len() && !path.contains("//") && (path == "/" || !path.ends_with('/'));
+    if is_clean {
+        return Cow::Borrowed(path);
+    }
+    let mut clean = String::with_capacity(inner.len() + 1);
+    for segment in inner.split('/').filter(|segment| !segment.is_empty()) {
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    Cow::Owned(if clean.is_empty() { "/".to_owned() } else { clean })
+}
+
+/// `path` without `prefix`, if `prefix` is whole segments of it.
+#[must_use]
+pub fn strip<'a>(path: &'a str, prefix: &str) -> &'a str {
+    match path.strip_prefix(prefix) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Uri {
+    let target = match uri.query() {
+        Some(query) => Cow::Owned(format!("{path}?{query}")),
+        None => Cow::Borrowed(path),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(target.as_ref()).ok();
+    // Parts of a valid URI, with a path made of its own segments, are a valid URI again.
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalised(uri: &str, base: &str) -> String {
+        let mut request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
+        normalise(&mut request, base);
+        request.uri().to_string()
+    }
+
+    #[test]
+    fn slashes_do_not_matter() {
+        for (given, routed) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("///", "/"),
+            ("/healthz/", "/healthz"),
+            ("//healthz//", "/healthz"),
+            ("/a//b/?x=1//2", "/a/b?x=1//2"),
+            ("/a/b", "/a/b"),
+            ("http://host//healthz/", "http://host/healthz"),
+            ("*", "*"),
+        ] {
+            assert_eq!(normalised(given, ""), routed, "{given}");
+        }
+    }
+
+    #[test]
+    fn only_whole_segments_of_the_base_path_are_removed() {
+        for (given, routed) in [
+            ("/math", "/"),
+            ("/math/", "/"),
+            ("/math/healthz", "/healthz"),
+            ("/math?x=1", "/?x=1"),
+            ("/mathematics", "/mathematics"),
+            ("/healthz", "/healthz"),
+            ("/math/math", "/math"),
+        ] {
+            assert_eq!(normalised(given, "/math"), routed, "{given}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! One axum router, two targets: a container on Kubernetes/EKS and an AWS Lambda function.
+//!
+//! The map of this tree, from the outside in:
+//!
+//! - [`config`]: every setting, its variable, unit and default; the only reader of the environment.
+//! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
+//! - [`app`]: the only wiring, from a [`config::Config`] to a router.
+//! - [`http`]: what every request passes, and the routes about the service itself.
+//! - [`addition`]: a workload. Workloads know neither each other nor the target.
+//! - [`problem`]: the one error type that reaches clients.
+//! - [`telemetry`]: log lines, metrics, trace context.
+//! - [`lifecycle`]: from starting to drained.
+
+pub mod addition;
+pub mod app;
+pub mod config;
+pub mod http;
+pub mod lifecycle;
+pub mod problem;
+pub mod targets;
+pub mod telemetry;
+
+/// The version of this build, from `Cargo.toml`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,236 @@
+//! The container: a TCP listener, HTTP/1 and HTTP/2 on one port, and a drain that loses nothing.
+
+use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Version, header},
+    response::Response,
+};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::Service,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ipnet::IpNet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::slow_head::{Exchanges, SlowHead};
+use crate::{
+    app::App,
+    config::Config,
+    http::client_ip::ClientIp,
+    lifecycle::{Lifecycle, Phase},
+};
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a closing connection is read on, so that the client gets our last answer and no reset.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long answers that were cut short may take to reach their clients.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How often an HTTP/2 client has to prove that it is still there.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// Serves `app` on `listener` until `terminate` completes, then drains and returns.
+pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: impl Future<Output = ()>) {
+    let server = Server {
+        lifecycle: app.lifecycle().clone(),
+        app,
+        trusted_proxies: config.trusted_proxies.as_slice().into(),
+        header_read_timeout: config.header_read_timeout,
+        keep_alive_timeout: config.keep_alive_timeout,
+        connections: TaskTracker::new(),
+    };
+    server.lifecycle.advance(Phase::Ready);
+    server.accept_until(&listener, terminate).await;
+
+    tracing::info!("Draining");
+    server.lifecycle.advance(Phase::Draining);
+    server.accept_until(&listener, sleep(config.drain_delay)).await;
+    server.accept_what_is_queued(listener);
+    server.finish(config.drain_timeout).await;
+}
+
+#[derive(Clone)]
+struct Server {
+    app: App,
+    lifecycle: Lifecycle,
+    trusted_proxies: Arc<[IpNet]>,
+    header_read_timeout: Duration,
+    keep_alive_timeout: Duration,
+    connections: TaskTracker,
+}
+
+impl Server {
+    async fn accept_until(&self, listener: &TcpListener, end: impl Future<Output = ()>) {
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.spawn(stream, peer),
+                    Err(error) => back_off(&error).await,
+                },
+                () = &mut end => return,
+            }
+        }
+    }
+
+    /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
+    /// listener. tokio's readiness may be stale, so the system itself is asked until it has no more.
+    fn accept_what_is_queued(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                self.spawn(stream, peer);
+            }
+        }
+    }
+
+    async fn finish(&self, drain_timeout: Duration) {
+        self.connections.close();
+        if timeout(drain_timeout, self.connections.wait()).await.is_err() {
+            self.lifecycle.advance(Phase::Cut);
+            if timeout(LAST_WORDS, self.connections.wait()).await.is_err() {
+                tracing::warn!(
+                    connections = self.connections.len(),
+                    "Closed connections that did not finish"
+                );
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
+        self.connections.spawn(self.clone().connection(stream, peer, Instant::now()));
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
+        // Answers are small and complete: waiting to fill a packet only adds latency.
+        let _ = stream.set_nodelay(true);
+        let first_bytes = speaks_http2(&stream);
+        match tokio::time::timeout_at(accepted + self.header_read_timeout, first_bytes).await {
+            Ok(Ok(true)) => self.http2(stream, peer).await,
+            Ok(Ok(false)) => self.http1(stream, peer, accepted).await,
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+
+    async fn http1(self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
+        let exchanges = Exchanges::default();
+        let io = SlowHead::new(stream, exchanges.clone(), self.header_read_timeout, accepted);
+        let service = Exchange { server: self.clone(), peer, exchanges };
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.keep_alive_timeout)
+            .serve_connection(TokioIo::new(io), service);
+        tokio::select! {
+            _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {}
+            // An idle connection stays open during the drain, to answer one more request with
+            // `Connection: close`; now is the end of that.
+            () = self.lifecycle.reached(Phase::Cut) => {
+                Pin::new(&mut connection).graceful_shutdown();
+                let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+            }
+        }
+        linger(connection.into_parts().io.into_inner().into_inner()).await;
+    }
+
+    async fn http2(self, stream: TcpStream, peer: SocketAddr) {
+        let service = Exchange { server: self.clone(), peer, exchanges: Exchanges::default() };
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PING)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        tokio::select! {
+            _ = &mut connection => {}
+            // GOAWAY: streams that are open, or on their way, are still answered.
+            () = self.lifecycle.reached(Phase::Draining) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+    }
+}
+
+/// Out of file descriptors, most likely: connections that end will free some.
+async fn back_off(error: &io::Error) {
+    tracing::warn!(error = error as &(dyn std::error::Error + 'static), "Could not accept a connection");
+    sleep(Duration::from_millis(100)).await;
+}
+
+/// Whether the client begins with HTTP/2's preface; everything else is HTTP/1.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut first).await?;
+        if length == 0 || first[..length] != HTTP2_PREFACE[..length] {
+            return Ok(false);
+        }
+        if length == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // A peek returns at once for as long as there is anything: wait for the rest of it.
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Reads and discards what the client still sends. Closing a socket with unread bytes resets it,
+/// and a reset may overtake our last answer, a 413 for instance.
+async fn linger(mut stream: TcpStream) {
+    let discard = async {
+        let _ = stream.shutdown().await;
+        let mut discarded = [0; 4096];
+        while stream.read(&mut discarded).await.is_ok_and(|length| length > 0) {}
+    };
+    let _ = timeout(LINGER, discard).await;
+}
+
+/// One connection's way into the app.
+struct Exchange {
+    server: Server,
+    peer: SocketAddr,
+    exchanges: Exchanges,
+}
+
+impl Service<hyper::Request<Incoming>> for Exchange {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        self.exchanges.begin();
+        let Self { server, peer, exchanges } = self;
+        let (server, peer, exchanges) = (server.clone(), *peer, exchanges.clone());
+        Box::pin(async move {
+            let response = server.answer(request.map(Body::new), peer).await;
+            exchanges.end();
+            Ok(response)
+        })
+    }
+}
+
+impl Server {
+    async fn answer(self, mut request: Request, peer: SocketAddr) -> Response {
+        let client = ClientIp::behind(peer.ip(), request.headers(), &self.trusted_proxies);
+        request.extensions_mut().insert(client);
+        let version = request.version();
+        let mut response = self.app.serve(request).await;
+        // HTTP/2 has no such header: there, GOAWAY says the same.
+        if version <= Version::HTTP_11 && self.lifecycle.has_reached(Phase::Draining) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

@@ -1,0 +1,439 @@
+//! The Lambda function: gateway events in, gateway answers out.
+//!
+//! `lambda_http` gives the events their types and `lambda_runtime` fetches them. The step between,
+//! lambda_http's own conversion into an HTTP request, is not used: it adds the stage to the path,
+//! resolves `..` in it, keeps one of several values of a header, and panics on a malformed `Host`,
+//! query or base64 body, where the container answers 400. [`request`] and [`Answer`] make the two
+//! targets equal instead; each difference has a test in `tests/api/lambda.rs`.
+
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        header::{CONTENT_ENCODING, COOKIE, Entry, HOST, SET_COOKIE},
+    },
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http_body_util::BodyExt;
+use lambda_http::{
+    aws_lambda_events::{
+        alb::{AlbTargetGroupRequest, AlbTargetGroupResponse},
+        apigw::{
+            ApiGatewayProxyRequest, ApiGatewayProxyResponse, ApiGatewayV2httpRequest,
+            ApiGatewayV2httpResponse,
+        },
+        encodings,
+        query_map::QueryMap,
+    },
+    request::LambdaRequest,
+};
+use lambda_runtime::{Context, LambdaEvent, service_fn};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    app::App,
+    http::{
+        client_ip::{self, ClientIp},
+        path,
+    },
+    lifecycle::Phase,
+    problem::Problem,
+    telemetry::{
+        context::{self, REQUEST_ID, RequestContext},
+        writer::Writer,
+    },
+};
+
+/// Answers events until Lambda ends the process.
+///
+/// # Errors
+/// When the Runtime API cannot be reached.
+pub async fn run(app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
+    flush_on_sigterm(logs.clone()).await?;
+    app.lifecycle().advance(Phase::Ready);
+    lambda_runtime::Runtime::new(service_fn(move |event| invoke(app.clone(), logs.clone(), event)))
+        .run()
+        .await
+}
+
+/// One event, one answer. An event of another kind never gets here: it fails to deserialize, and
+/// lambda_runtime reports that as the invocation's error.
+///
+/// # Errors
+/// Never.
+pub async fn invoke(app: App, logs: Writer, event: LambdaEvent<LambdaRequest>) -> Result<Answer, Infallible> {
+    let answer = answer(app, event).await;
+    // Lambda may freeze the process as soon as the answer is sent, and thaw it hours later or never.
+    logs.flush();
+    Ok(answer)
+}
+
+/// The app's answer to an event.
+pub async fn answer(app: App, event: LambdaEvent<LambdaRequest>) -> Answer {
+    let LambdaEvent { payload, context, .. } = event;
+    let format = Format::of(&payload);
+    let response = match request(payload, &context) {
+        Ok(request) => app.serve(request).await,
+        Err(refused) => refused.answer().await,
+    };
+    Answer::encode(format, response).await
+}
+
+/// An event that cannot be expressed as an HTTP request.
+#[derive(Debug)]
+pub struct Refused {
+    headers: HeaderMap,
+    problem: Problem,
+}
+
+impl Refused {
+    async fn answer(self: Box<Self>) -> Response {
+        let context = Arc::new(RequestContext::of(&self.headers));
+        let mut response = context::scope(context.clone(), async { self.problem.into_response() }).await;
+        response.headers_mut().insert(REQUEST_ID, context.header_value());
+        response
+    }
+}
+
+/// What the gateways' events have in common.
+struct Parts {
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    body: Option<String>,
+    is_base64: bool,
+    host: Option<String>,
+    client: Option<IpAddr>,
+}
+
+/// The HTTP request that an event describes.
+///
+/// # Errors
+/// When its body is not the base64 that it claims to be, or its path is too long for a URI.
+pub fn request(event: LambdaRequest, context: &Context) -> Result<Request, Box<Refused>> {
+    let mut parts = match event {
+        LambdaRequest::ApiGatewayV1(event) => Parts::from(event),
+        LambdaRequest::ApiGatewayV2(event) => Parts::from(event),
+        LambdaRequest::Alb(event) => Parts::from(event),
+        _ => {
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "events of this kind are not supported");
+            return Err(Box::new(Refused { headers: HeaderMap::new(), problem }));
+        }
+    };
+    parts.complete_headers(context);
+    parts.into_request()
+}
+
+impl From<ApiGatewayProxyRequest> for Parts {
+    fn from(event: ApiGatewayProxyRequest) -> Self {
+        let context = event.request_context;
+        let path = event.path.unwrap_or_default();
+        // The path has no stage, and the context's path has. Where both are the same, a custom
+        // domain's mapping stands in front, and it may be named like the stage.
+        let is_mapped = context.path.as_ref() == Some(&path);
+        let stage = context.stage.filter(|_| is_mapped).unwrap_or_default();
+        Self {
+            method: event.http_method,
+            path: without_stage(&path, &stage).to_owned(),
+            query: query_of_decoded(prefer(
+                event.multi_value_query_string_parameters,
+                event.query_string_parameters,
+            )),
+            headers: if event.multi_value_headers.is_empty() {
+                event.headers
+            } else {
+                event.multi_value_headers
+            },
+            body: event.body,
+            is_base64: event.is_base64_encoded,
+            host: context.domain_name,
+            client: context.identity.source_ip.and_then(|ip| ip.parse().ok()),
+        }
+    }
+}
+
+impl From<ApiGatewayV2httpRequest> for Parts {
+    fn from(event: ApiGatewayV2httpRequest) -> Self {
+        let context = event.request_context;
+        let mut headers = event.headers;
+        let cookies = event.cookies.unwrap_or_default().join("; ");
+        if let Some(cookies) = HeaderValue::from_str(&cookies).ok().filter(|value| !value.is_empty()) {
+            headers.insert(COOKIE, cookies);
+        }
+        let stage = context.stage.filter(|stage| stage != "$default").unwrap_or_default();
+        Self {
+            method: context.http.method,
+            path: without_stage(&event.raw_path.unwrap_or_default(), &stage).to_owned(),
+            query: escape(&event.raw_query_string.unwrap_or_default(), QUERY),
+            headers,
+            body: event.body,
+            is_base64: event.is_base64_encoded,
+            host: context.domain_name,
+            client: context.http.source_ip.and_then(|ip| ip.parse().ok()),
+        }
+    }
+}
+
+impl From<AlbTargetGroupRequest> for Parts {
+    fn from(event: AlbTargetGroupRequest) -> Self {
+        let headers =
+            if event.multi_value_headers.is_empty() { event.headers } else { event.multi_value_headers };
+        // The load balancer appends the peer that it saw: the last entry. Its own health checks have none.
+        let client = client_ip::forwarded_for(&headers).next().flatten();
+        Self {
+            method: event.http_method,
+            path: event.path.unwrap_or_default(),
+            query: query_as_sent(prefer(
+                event.multi_value_query_string_parameters,
+                event.query_string_parameters,
+            )),
+            headers,
+            body: event.body,
+            is_base64: event.is_base64_encoded,
+            host: None,
+            client,
+        }
+    }
+}
+
+impl Parts {
+    /// Adds what the transport would have brought.
+    fn complete_headers(&mut self, context: &Context) {
+        let host = self.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok());
+        let headers = &mut self.headers;
+        // Only a load balancer's health check comes without: the check for a missing Host is not for it.
+        headers.entry(HOST).or_insert_with(|| host.unwrap_or(HeaderValue::from_static("localhost")));
+        if let Ok(id) = HeaderValue::from_str(&context.request_id) {
+            headers.entry(REQUEST_ID).or_insert(id);
+        }
+        // Lambda's own header names the segment of this invocation, the gateway's that of the gateway.
+        if let Some(trace) = context.xray_trace_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert("x-amzn-trace-id", trace);
+        }
+    }
+
+    fn into_request(self) -> Result<Request, Box<Refused>> {
+        let refused =
+            |headers, status, detail| Box::new(Refused { headers, problem: Problem::new(status, detail) });
+        let Some(uri) = uri(&self.path, &self.query) else {
+            return Err(refused(self.headers, StatusCode::URI_TOO_LONG, "the path and query are too long"));
+        };
+        let body = match self.body.unwrap_or_default() {
+            text if !self.is_base64 => text.into_bytes(),
+            text => match BASE64_STANDARD.decode(text) {
+                Ok(bytes) => bytes,
+                Err(_) => {
+                    let detail = "the gateway declared the body as base64, and it is not";
+                    return Err(refused(self.headers, StatusCode::BAD_REQUEST, detail));
+                }
+            },
+        };
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers;
+        if let Some(ip) = self.client {
+            request.extensions_mut().insert(ClientIp(ip.to_canonical()));
+        }
+        Ok(request)
+    }
+}
+
+/// What a URI's path and query may not hold (RFC 3986), and a decoded one may. `%` stays: gateways
+/// differ in whether they decode, and a path that was sent encoded must stay what it was.
+const PATH: &AsciiSet = &QUERY.add(b'?').add(b'`').add(b'{').add(b'}');
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+
+fn escape(text: &str, set: &'static AsciiSet) -> String {
+    utf8_percent_encode(text, set).to_string()
+}
+
+fn uri(path: &str, query: &str) -> Option<Uri> {
+    let mut target = escape(path, PATH);
+    if !target.starts_with(['/', '*']) {
+        target.insert(0, '/');
+    }
+    if !query.is_empty() {
+        target.push('?');
+        target.push_str(query);
+    }
+    target.parse().ok()
+}
+
+fn without_stage<'a>(path: &'a str, stage: &str) -> &'a str {
+    if stage.is_empty() {
+        return path;
+    }
+    match path::strip(path, &format!("/{stage}")) {
+        "" => "/",
+        rest => rest,
+    }
+}
+
+/// The map with every value of a repeated parameter, where the event has it.
+fn prefer(multi: QueryMap, single: QueryMap) -> QueryMap {
+    if multi.is_empty() { single } else { multi }
+}
+
+/// REST APIs decode the query: it is encoded again.
+fn query_of_decoded(parameters: QueryMap) -> String {
+    join(&parameters, |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string())
+}
+
+/// Load balancers pass the query as it was sent.
+fn query_as_sent(parameters: QueryMap) -> String {
+    join(&parameters, |text| escape(text, QUERY))
+}
+
+fn join(parameters: &QueryMap, encode: impl Fn(&str) -> String) -> String {
+    parameters
+        .iter()
+        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+/// Which form of answer the caller of the function understands.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Rest,
+    Http,
+    Alb,
+}
+
+impl Format {
+    fn of(event: &LambdaRequest) -> Self {
+        match event {
+            LambdaRequest::ApiGatewayV1(_) => Self::Rest,
+            LambdaRequest::Alb(_) => Self::Alb,
+            _ => Self::Http,
+        }
+    }
+}
+
+/// An HTTP response in the form that the gateway asks for.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// For REST APIs.
+    Rest(ApiGatewayProxyResponse),
+    /// For HTTP APIs and Function URLs.
+    Http(ApiGatewayV2httpResponse),
+    /// For application load balancers.
+    Alb(AlbTargetGroupResponse),
+}
+
+impl Answer {
+    async fn encode(format: Format, response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let (body, is_base64) = encode_body(&parts.headers, body).await;
+        let status = i64::from(parts.status.as_u16());
+        let headers = join_repeated(parts.headers);
+        match format {
+            Format::Rest => {
+                let mut answer = ApiGatewayProxyResponse::default();
+                answer.status_code = status;
+                answer.multi_value_headers = headers;
+                answer.body = body;
+                answer.is_base64_encoded = is_base64;
+                Self::Rest(answer)
+            }
+            Format::Http => {
+                let mut answer = ApiGatewayV2httpResponse::default();
+                answer.status_code = status;
+                answer.cookies = headers
+                    .get_all(SET_COOKIE)
+                    .iter()
+                    .filter_map(|v| v.to_str().ok().map(str::to_owned))
+                    .collect();
+                answer.headers = headers;
+                answer.headers.remove(SET_COOKIE);
+                answer.body = body;
+                answer.is_base64_encoded = is_base64;
+                Self::Http(answer)
+            }
+            Format::Alb => {
+                let mut answer = AlbTargetGroupResponse::default();
+                answer.status_code = status;
+                answer.status_description = Some(parts.status.to_string());
+                // Which of the two the load balancer reads is a setting of its target group.
+                answer.headers = headers.clone();
+                answer.multi_value_headers = headers;
+                answer.body = body;
+                answer.is_base64_encoded = is_base64;
+                Self::Alb(answer)
+            }
+        }
+    }
+}
+
+/// Text stays text whatever its content type, the rest becomes base64. A compressed body is never text.
+async fn encode_body(headers: &HeaderMap, body: Body) -> (Option<encodings::Body>, bool) {
+    // Our bodies are complete before they are sent: reading one cannot fail.
+    let bytes = body.collect().await.map(|collected| collected.to_bytes()).unwrap_or_default();
+    if bytes.is_empty() {
+        return (None, false);
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if !headers.contains_key(CONTENT_ENCODING) => {
+            (Some(encodings::Body::Text(text.to_owned())), false)
+        }
+        _ => (Some(encodings::Body::Binary(bytes.to_vec())), true),
+    }
+}
+
+/// Answers carry one value a header: repeated ones are joined with commas, as HTTP allows for all
+/// but Set-Cookie (RFC 9110 §5.3).
+fn join_repeated(mut headers: HeaderMap) -> HeaderMap {
+    let repeated: Vec<_> = headers
+        .keys()
+        .filter(|name| **name != SET_COOKIE && headers.get_all(*name).iter().nth(1).is_some())
+        .cloned()
+        .collect();
+    for name in repeated {
+        if let Entry::Occupied(mut entry) = headers.entry(&name) {
+            let joined = entry.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..]);
+            if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+                entry.insert(joined);
+            }
+        }
+    }
+    headers
+}
+
+/// Lambda sends SIGTERM only to functions that registered an extension: an internal one, without
+/// events. Where there is no Extensions API, the function runs without.
+async fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        terminate.recv().await;
+        tracing::info!("Stopped");
+        logs.flush();
+        std::process::exit(0);
+    });
+    let extension = lambda_extension::Extension::new()
+        .with_extension_name("math-service")
+        .with_events(&[])
+        .register()
+        .await;
+    match extension {
+        Ok(extension) => {
+            // The call for the next event never returns; it is what ends the extension's start.
+            tokio::spawn(async move {
+                let _ = extension.run().await;
+            });
+        }
+        Err(error) => tracing::warn!(
+            reason = error.to_string(),
+            "Could not register for SIGTERM: the last log lines may be lost at shutdown"
+        ),
+    }
+    Ok(())
+}

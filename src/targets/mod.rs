@@ -1,0 +1,30 @@
+//! What differs between the two ways to be called, and nothing else.
+
+pub mod container;
+#[cfg(feature = "lambda")]
+pub mod lambda;
+mod slow_head;
+
+use std::fmt;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Which target a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// A listener on TCP: Kubernetes, Docker, a plain machine.
+    Container,
+    /// An AWS Lambda function.
+    Lambda,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Container => "container",
+            Self::Lambda => "lambda",
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Which request a piece of code is working for.
+//!
+//! The HTTP layer opens the scope; log lines and problem documents read it. Code in between does
+//! not pass ids along, and code that runs outside of a request has none.
+
+use std::{borrow::Cow, fmt::Write as _, sync::Arc};
+
+use axum::http::{HeaderMap, HeaderValue};
+
+use super::trace::TraceContext;
+
+/// The header that names a request, in both directions.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Longest `x-request-id` that is taken over from a caller, in bytes.
+const LONGEST_ID: usize = 128;
+
+tokio::task_local! {
+    static CURRENT: Arc<RequestContext>;
+}
+
+/// What identifies a request in logs and answers.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// The caller's `x-request-id` if it is well-formed, else a new one.
+    pub request_id: String,
+    /// The caller's trace, if the request carried one.
+    pub trace: Option<TraceContext>,
+}
+
+impl RequestContext {
+    /// Takes the ids that a request's headers carry.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        Self {
+            request_id: given.filter(|id| is_well_formed(id)).map_or_else(new_id, str::to_owned),
+            trace: TraceContext::of(headers),
+        }
+    }
+
+    /// The id as a header value.
+    #[must_use]
+    pub fn header_value(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.request_id).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+    }
+}
+
+/// Runs `future` for the request that `context` names.
+pub async fn scope<F: Future>(context: Arc<RequestContext>, future: F) -> F::Output {
+    CURRENT.scope(context, future).await
+}
+
+/// Hands the current request's context to `read`; does nothing outside of a request.
+pub fn with<T>(read: impl FnOnce(&RequestContext) -> T) -> Option<T> {
+    CURRENT.try_with(|context| read(context)).ok()
+}
+
+/// The current request's id; empty outside of a request.
+#[must_use]
+pub fn request_id() -> Cow<'static, str> {
+    with(|context| Cow::Owned(context.request_id.clone())).unwrap_or_default()
+}
+
+/// Letters, digits and the marks of UUIDs, ULIDs, base64 and X-Ray ids: safe in headers and logs.
+fn is_well_formed(id: &str) -> bool {
+    (1..=LONGEST_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/;".contains(&byte))
+}
+
+/// 128 random bits in hexadecimal: unique without coordination, and no secret.
+fn new_id() -> String {
+    let mut id = String::with_capacity(32);
+    // Writing to a String cannot fail.
+    let _ = write!(id, "{:032x}", fastrand::u128(..));
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(given: &[u8]) -> String {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
+        RequestContext::of(&headers).request_id
+    }
+
+    #[test]
+    fn a_well_formed_id_is_kept_and_any_other_is_replaced() {
+        for id in [
+            "a",
+            "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+            "Root=1-5759e988-bd862e3fe1be46a994272793",
+            "a/b+c=",
+        ] {
+            assert_eq!(id_for(id.as_bytes()), id);
+        }
+        let long = "x".repeat(LONGEST_ID + 1);
+        for id in ["", "two words", "quote\"", "new\tline", "\u{fc}", long.as_str()] {
+            let new = id_for(id.as_bytes());
+            assert!(new.len() == 32 && new.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id} -> {new}");
+        }
+    }
+
+    #[test]
+    fn outside_of_a_request_there_is_no_id() {
+        assert_eq!(request_id(), "");
+    }
+}

@@ -1,0 +1,225 @@
+//! Log events as JSON lines, in the shape of the original service's structlog lines.
+//!
+//! `{"event":"Computed result","a":10.0,"b":5.0,"result":15.0,"request_id":"…","level":"info","timestamp":"…"}`
+//!
+//! The message is `event`, the fields stand beside it, and `request_id` (with `trace_id` and
+//! `span_id` when the caller sent a trace) comes from the request in whose scope the event happened.
+
+use std::{cell::RefCell, error::Error, fmt, time::SystemTime};
+
+use serde::Serialize;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::layer::{Context, Layer};
+
+use super::{context, writer::Writer};
+
+/// The layer that writes each event as one line.
+pub struct JsonLines {
+    writer: Writer,
+}
+
+impl JsonLines {
+    /// Lines go to `writer`.
+    #[must_use]
+    pub fn new(writer: Writer) -> Self {
+        Self { writer }
+    }
+}
+
+thread_local! {
+    /// One buffer a thread, reused for every line.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<S: Subscriber> Layer<S> for JsonLines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        LINE.with(|line| match line.try_borrow_mut() {
+            Ok(mut line) => self.write(event, &mut line),
+            // A value's Debug output logged something itself: rare, and worth an allocation.
+            Err(_) => self.write(event, &mut Vec::new()),
+        });
+    }
+}
+
+impl JsonLines {
+    fn write(&self, event: &Event<'_>, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        let mut line = Line { buffer };
+        event.record(&mut line);
+        context::with(|request| {
+            line.member("request_id", &request.request_id);
+            if let Some(trace) = &request.trace {
+                line.member("trace_id", &trace.trace_id);
+                line.member("span_id", &trace.span_id);
+            }
+        });
+        let metadata = event.metadata();
+        if !metadata.target().starts_with("math_service") {
+            line.member("logger", metadata.target());
+        }
+        line.member("level", level(metadata.level()));
+        line.member("timestamp", &humantime::format_rfc3339_micros(SystemTime::now()).to_string());
+        buffer.extend_from_slice(b"}\n");
+        self.writer.push(buffer);
+    }
+}
+
+/// structlog's names.
+fn level(level: &Level) -> &'static str {
+    match *level {
+        Level::ERROR => "error",
+        Level::WARN => "warning",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+/// A JSON object being written, a member at a time.
+struct Line<'a> {
+    buffer: &'a mut Vec<u8>,
+}
+
+impl Line<'_> {
+    fn member(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.buffer.push(if self.buffer.is_empty() { b'{' } else { b',' });
+        self.json(name);
+        self.buffer.push(b':');
+        self.json(value);
+    }
+
+    /// Writing simple values to a `Vec` cannot fail; a float that is not finite becomes `null`.
+    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+        let _ = serde_json::to_writer(&mut *self.buffer, value);
+    }
+}
+
+impl Visit for Line<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.member(name(field), &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(name(field), &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(name(field), &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(name(field), &value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.member(name(field), value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        // The whole chain: the outermost error alone rarely names the cause.
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        self.member(name(field), &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.member(name(field), &format!("{value:?}"));
+    }
+}
+
+fn name(field: &Field) -> &'static str {
+    if field.name() == "message" { "event" } else { field.name() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    use axum::http::HeaderMap;
+    use serde_json::Value;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines(log: impl FnOnce()) -> Vec<Value> {
+        let memory = Memory::default();
+        let writer = Writer::start(memory.clone()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(JsonLines::new(writer.clone()));
+        tracing::subscriber::with_default(subscriber, log);
+        writer.flush();
+        let bytes = memory.0.lock().unwrap();
+        String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn an_event_is_one_line_with_its_fields_as_json_values() {
+        let lines = lines(|| {
+            tracing::info!(a = 10.0, n = 3_u64, ok = true, text = "q\"\n", bad = f64::NAN, "Received");
+            tracing::warn!(error = &io::Error::other("disk") as &(dyn Error + 'static), "Failed");
+        });
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["event"], "Received");
+        assert_eq!(lines[0]["a"].to_string(), "10.0");
+        assert_eq!((&lines[0]["n"], &lines[0]["ok"]), (&Value::from(3), &Value::from(true)));
+        assert_eq!(lines[0]["text"], "q\"\n");
+        assert_eq!(lines[0]["bad"], Value::Null);
+        assert_eq!(lines[0]["level"], "info");
+        assert_eq!((&lines[1]["level"], &lines[1]["error"]), (&Value::from("warning"), &Value::from("disk")));
+        let timestamp = lines[0]["timestamp"].as_str().unwrap();
+        assert!(timestamp.ends_with('Z') && humantime::parse_rfc3339(timestamp).is_ok(), "{timestamp}");
+        assert!(lines[0].get("request_id").is_none());
+    }
+
+    #[test]
+    fn an_event_inside_a_request_names_it_and_its_trace() {
+        let mut headers = HeaderMap::new();
+        headers.insert(context::REQUEST_ID, "req-1".parse().unwrap());
+        let trace = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
+        headers.insert("traceparent", trace.parse().unwrap());
+        let request = Arc::new(context::RequestContext::of(&headers));
+        let span_id = request.trace.clone().unwrap().span_id;
+        let future = context::scope(request, async { tracing::info!("Inside") });
+        let lines = lines(|| futures_util::FutureExt::now_or_never(future).unwrap());
+        assert_eq!(lines[0]["request_id"], "req-1");
+        assert_eq!(lines[0]["trace_id"], "5759e988bd862e3fe1be46a994272793");
+        assert_eq!(lines[0]["span_id"], span_id.as_str());
+    }
+
+    #[test]
+    fn a_value_that_logs_while_it_is_printed_does_no_harm() {
+        struct Chatty;
+        impl fmt::Debug for Chatty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                tracing::info!("inner");
+                f.write_str("chatty")
+            }
+        }
+        let lines = lines(|| tracing::info!(value = ?Chatty, "outer"));
+        assert!(lines.iter().any(|line| line["value"] == "chatty"), "{lines:?}");
+    }
+}

@@ -1,0 +1,256 @@
+//! What Prometheus scrapes, named after OpenTelemetry's HTTP semantic conventions in Prometheus form
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>).
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::{Method, StatusCode};
+use prometheus::{
+    Counter, Encoder, HistogramOpts, HistogramVec, IntCounter, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use super::{emf, writer::Writer};
+
+/// Upper bounds in seconds: OpenTelemetry's advice for HTTP, with finer steps below 5 ms.
+const BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    30.0,
+];
+
+/// The process's metrics.
+pub struct Metrics {
+    registry: Registry,
+    active: IntGauge,
+    duration: HistogramVec,
+    shed: IntCounter,
+    log_lines_dropped: IntCounter,
+    cpu_seconds: Counter,
+    resident_bytes: IntGauge,
+    writer: Option<Writer>,
+    emf: bool,
+}
+
+/// What a request is counted under. Every value comes from a fixed set: a caller cannot add series.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// The matched route, such as `/fibonacci/{n}`, or `unmatched`.
+    pub route: &'a str,
+    /// The method, or `_OTHER` for one that HTTP does not define.
+    pub method: &'static str,
+    /// `2xx`, `4xx`, …
+    pub status_class: &'static str,
+}
+
+impl<'a> Labels<'a> {
+    /// The labels of an answered request.
+    #[must_use]
+    pub fn of(route: Option<&'a str>, method: &Method, status: StatusCode) -> Self {
+        Self {
+            route: route.unwrap_or("unmatched"),
+            method: known_method(method),
+            status_class: status_class(status),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers every metric. `writer` is where log lines go, and EMF lines too when `emf` is set.
+    ///
+    /// # Errors
+    /// When two metrics share a name: a mistake in this file that any test shows.
+    pub fn new(writer: Option<Writer>, emf: bool) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let duration = HistogramVec::new(
+            HistogramOpts::new(
+                "http_server_request_duration_seconds",
+                "Time from a request's head to its answer.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["http_route", "http_request_method", "http_response_status_class"],
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        let build_info = IntGauge::with_opts(
+            Opts::new("math_service_build_info", "Always 1; the version is a label.")
+                .const_label("version", crate::VERSION),
+        )?;
+        build_info.set(1);
+        registry.register(Box::new(build_info))?;
+
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let active = gauge("http_server_active_requests", "Requests being served now.")?;
+        let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory of the process.")?;
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let shed =
+            counter("http_server_requests_shed_total", "Requests refused with 503: too many at once.")?;
+        let log_lines_dropped =
+            counter("log_lines_dropped_total", "Log lines dropped because stdout was not read.")?;
+        let cpu_seconds =
+            Counter::new("process_cpu_seconds_total", "User and system CPU time of the process.")?;
+        registry.register(Box::new(cpu_seconds.clone()))?;
+
+        Ok(Self {
+            registry,
+            active,
+            duration,
+            shed,
+            log_lines_dropped,
+            cpu_seconds,
+            resident_bytes,
+            writer,
+            emf,
+        })
+    }
+
+    /// Counts a request as active until the guard is dropped; the number includes this one.
+    pub fn enter(&self) -> (ActiveRequest, i64) {
+        self.active.inc();
+        (ActiveRequest(self.active.clone()), self.active.get())
+    }
+
+    /// Counts a request that was refused because too many were being served.
+    pub fn shed(&self) {
+        self.shed.inc();
+    }
+
+    /// Counts an answered request.
+    pub fn observe(&self, labels: &Labels<'_>, elapsed: Duration) {
+        self.duration
+            .with_label_values(&[labels.route, labels.method, labels.status_class])
+            .observe(elapsed.as_secs_f64());
+        if let Some(writer) = self.writer.as_ref().filter(|_| self.emf) {
+            writer.push(emf::request_line(labels, elapsed, SystemTime::now()).as_bytes());
+        }
+    }
+
+    /// The text that Prometheus scrapes; its content type is [`Metrics::CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// When a metric is inconsistent, which registration rules out.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        self.collect();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// Brings the figures up to date that others keep.
+    fn collect(&self) {
+        let dropped = self.writer.as_ref().map_or(0, Writer::dropped_total);
+        self.log_lines_dropped.inc_by(dropped.saturating_sub(self.log_lines_dropped.get()));
+        if let Some(process) = ProcessUsage::read() {
+            self.cpu_seconds.inc_by((process.cpu_seconds - self.cpu_seconds.get()).max(0.0));
+            self.resident_bytes.set(process.resident_bytes);
+        }
+    }
+
+    /// The Prometheus text format.
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+}
+
+/// One active request; dropping it, by an answer or by a client that went away, ends it.
+#[must_use = "the request counts as active only while this lives"]
+pub struct ActiveRequest(IntGauge);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PATCH,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    const NAMES: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
+    KNOWN.iter().position(|known| known == method).map_or("_OTHER", |index| NAMES[index])
+}
+
+fn status_class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
+struct ProcessUsage {
+    cpu_seconds: f64,
+    resident_bytes: i64,
+}
+
+impl ProcessUsage {
+    /// From Linux' `/proc/self` (proc(5)). `None` elsewhere; the metrics then stay 0.
+    fn read() -> Option<Self> {
+        /// `USER_HZ`, the unit of times in `/proc`, is 100 on every platform that we build for.
+        const TICKS_PER_SECOND: f64 = 100.0;
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Field 2 is the program's name in parentheses and may contain anything; 14 and 15 are
+        // user and system time.
+        let ticks: f64 = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .skip(14 - 3)
+            .take(2)
+            .filter_map(|field| field.parse::<f64>().ok())
+            .sum();
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kibibytes: i64 = resident.split_whitespace().next()?.parse().ok()?;
+        Some(Self { cpu_seconds: ticks / TICKS_PER_SECOND, resident_bytes: kibibytes * 1024 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_metric_and_only_known_label_values() {
+        let metrics = Metrics::new(None, false).unwrap();
+        let (active, now) = metrics.enter();
+        assert_eq!(now, 1);
+        let odd = Method::from_bytes(b"BREW").unwrap();
+        metrics.observe(&Labels::of(None, &odd, StatusCode::NOT_FOUND), Duration::from_millis(3));
+        metrics.shed();
+        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        for line in [
+            "http_server_active_requests 1",
+            "http_server_requests_shed_total 1",
+            "log_lines_dropped_total 0",
+            concat!("math_service_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            r#"http_server_request_duration_seconds_bucket{http_request_method="_OTHER",http_response_status_class="4xx",http_route="unmatched",le="0.005"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes "), "{text}");
+        drop(active);
+        assert!(
+            String::from_utf8(metrics.render().unwrap()).unwrap().contains("http_server_active_requests 0")
+        );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_process_figures_are_those_of_this_process() {
+        let usage = ProcessUsage::read().unwrap();
+        assert!(usage.resident_bytes > 1024 * 1024 && usage.cpu_seconds >= 0.0);
+    }
+}

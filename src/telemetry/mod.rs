@@ -1,0 +1,36 @@
+//! What the process says about itself: log lines, metrics, trace context.
+
+pub mod context;
+pub mod emf;
+pub mod log;
+pub mod metrics;
+pub mod trace;
+pub mod writer;
+
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt};
+
+use self::{log::JsonLines, writer::Writer};
+
+/// Sends every log event and every panic of the process as JSON lines to stdout.
+///
+/// Returns the writer, to flush before the process ends. Calling it twice in one process leaves
+/// the first subscriber in place.
+///
+/// # Errors
+/// When the system refuses the writer's thread.
+pub fn start(filter: Targets) -> std::io::Result<Writer> {
+    let writer = Writer::start(std::io::stdout())?;
+    let subscriber = tracing_subscriber::registry().with(filter).with(JsonLines::new(writer.clone()));
+    // Fails only when a subscriber is installed already, which then stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    log_panics();
+    Ok(writer)
+}
+
+/// A panic becomes one log line at ERROR, with its place and the request that it happened in.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(reason = panic.payload_as_str().unwrap_or("unknown"), location, "Panicked");
+    }));
+}

@@ -1,0 +1,209 @@
+//! Lines to stdout without ever making a request wait.
+//!
+//! Producers append to a buffer; one background thread writes it in batches. When the reader of
+//! stdout stalls, the buffer fills up and further lines are dropped and counted: a line says how
+//! many, and so does the metric `log_lines_dropped_total`.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Bytes kept while stdout is not being read. Some 20,000 lines.
+const CAPACITY: usize = 4 * 1024 * 1024;
+
+/// How long lines are collected before they are written together.
+const BATCH: Duration = Duration::from_millis(5);
+
+/// A handle on the buffer; clones share it.
+#[derive(Clone)]
+pub struct Writer(Arc<Shared>);
+
+struct Shared {
+    pending: Mutex<Pending>,
+    filled: Condvar,
+    sink: Mutex<Sink>,
+    dropped_total: AtomicU64,
+}
+
+#[derive(Default)]
+struct Pending {
+    lines: Vec<u8>,
+    dropped: u64,
+}
+
+struct Sink {
+    out: Box<dyn Write + Send>,
+    /// The buffer of the batch before, kept for the next: two buffers take turns.
+    batch: Vec<u8>,
+}
+
+impl Writer {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    /// When the system refuses the thread.
+    pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let writer = Self(Arc::new(Shared {
+            pending: Mutex::default(),
+            filled: Condvar::new(),
+            sink: Mutex::new(Sink { out: Box::new(out), batch: Vec::new() }),
+            dropped_total: AtomicU64::new(0),
+        }));
+        let background = writer.clone();
+        thread::Builder::new().name("log-writer".to_owned()).spawn(move || background.write_forever())?;
+        Ok(writer)
+    }
+
+    /// Queues one line, its newline included. Never blocks on the sink.
+    pub fn push(&self, line: &[u8]) {
+        let mut pending = lock(&self.0.pending);
+        if pending.lines.len() + line.len() > CAPACITY {
+            pending.dropped += 1;
+            self.0.dropped_total.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = pending.lines.is_empty();
+        pending.lines.extend_from_slice(line);
+        drop(pending);
+        if was_empty {
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// Writes all that is queued, in the caller's thread. Blocks while the sink does.
+    pub fn flush(&self) {
+        let mut sink = lock(&self.0.sink);
+        let Sink { out, batch } = &mut *sink;
+        let dropped = {
+            let mut pending = lock(&self.0.pending);
+            std::mem::swap(&mut pending.lines, batch);
+            std::mem::take(&mut pending.dropped)
+        };
+        // A closed stdout must not stop the service: the lines are lost, the requests are not.
+        let _ = out.write_all(batch);
+        if dropped > 0 {
+            let _ = writeln!(out, "{}", dropped_line(dropped));
+        }
+        let _ = out.flush();
+        batch.clear();
+    }
+
+    /// [`Writer::flush`] for async code, given up after `timeout`: a stdout that nobody reads
+    /// must not hold up the end of the process.
+    pub async fn flush_within(&self, timeout: Duration) {
+        let writer = self.clone();
+        let _ = tokio::time::timeout(timeout, tokio::task::spawn_blocking(move || writer.flush())).await;
+    }
+
+    /// Lines dropped since the start.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.0.dropped_total.load(Ordering::Relaxed)
+    }
+
+    fn write_forever(&self) {
+        loop {
+            let mut pending = lock(&self.0.pending);
+            while pending.lines.is_empty() {
+                pending = self.0.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(pending);
+            thread::sleep(BATCH);
+            self.flush();
+        }
+    }
+}
+
+fn dropped_line(dropped: u64) -> String {
+    let timestamp = humantime::format_rfc3339_micros(std::time::SystemTime::now());
+    format!(
+        r#"{{"event":"Dropped log lines: stdout is not being read","dropped":{dropped},"level":"warning","timestamp":"{timestamp}"}}"#
+    )
+}
+
+/// Nothing panics while one of these locks is held; should it ever, the data is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A reader that takes a batch only when told to.
+    struct Stalled {
+        permits: mpsc::Receiver<()>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.permits.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
+            lock(&self.written).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_reach_the_sink_without_a_flush() {
+        let (sender, lines) = mpsc::channel::<Vec<u8>>();
+        struct Channel(mpsc::Sender<Vec<u8>>);
+        impl Write for Channel {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let writer = Writer::start(Channel(sender)).unwrap();
+        writer.push(b"one\n");
+        assert_eq!(lines.recv_timeout(Duration::from_secs(60)).unwrap(), b"one\n");
+    }
+
+    #[test]
+    fn a_stalled_reader_costs_lines_never_time_and_the_count_is_told() {
+        let (permit, permits) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Writer::start(Stalled { permits, written: written.clone() }).unwrap();
+        let line = vec![b'x'; 64 * 1024];
+        // One batch may already be with the sink, another fills the buffer; the rest is dropped.
+        let pushed = 3 * CAPACITY / line.len();
+        for _ in 0..pushed {
+            writer.push(&line);
+        }
+        let dropped = writer.dropped_total();
+        assert!(dropped > 0);
+        (0..16).for_each(|_| permit.send(()).unwrap());
+        writer.flush();
+        let written = lock(&written);
+        let lines = written.iter().filter(|byte| **byte == b'x').count() / line.len();
+        assert_eq!(lines as u64 + dropped, pushed as u64);
+        let text = String::from_utf8_lossy(&written);
+        assert!(text.contains(&format!("\"dropped\":{dropped},")), "the count is in the log");
+    }
+
+    #[test]
+    fn a_closed_sink_is_survived() {
+        let (permit, permits) = mpsc::channel();
+        drop(permit);
+        let writer = Writer::start(Stalled { permits, written: Arc::default() }).unwrap();
+        writer.push(b"lost\n");
+        writer.flush();
+        writer.push(b"lost too\n");
+        writer.flush();
+    }
+}

@@ -1,0 +1,252 @@
+//! What only a listener meets: slow clients, floods, broken requests, handlers that misbehave.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get};
+use hyper::Version;
+use math_service::{
+    app::App, config::Config, lifecycle::Lifecycle, targets::container, telemetry::metrics::Metrics,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::support::{PATIENCE, Server, addition, request};
+
+async fn connect(to: SocketAddr) -> TcpStream {
+    TcpStream::connect(to).await.unwrap()
+}
+
+/// Reads to the end of the connection, or panics when it stays open.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end too: the caller looks at what came before.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("the connection is closed");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Routes that misbehave, served as the service serves its own.
+async fn serve(routes: Router, settings: &[(&str, &str)]) -> SocketAddr {
+    let config = Config::from_env(|name| {
+        settings.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+    })
+    .unwrap();
+    let app =
+        App::around(routes, &config, Lifecycle::default(), Arc::new(Metrics::new(None, false).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { container::serve(listener, app, &config, std::future::pending()).await });
+    address
+}
+
+#[tokio::test]
+async fn a_panic_answers_500_and_the_process_lives() {
+    async fn panics() {
+        panic!("on purpose");
+    }
+    let address = serve(Router::new().route("/panic", get(panics)), &[]).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let reply = request("GET", "/panic").send_on(connect(address).await, version).await.unwrap();
+        assert_eq!(reply.status, 500);
+        assert_eq!(reply.json()["request_id"], reply.header("x-request-id"));
+        assert!(!reply.text().contains("on purpose"), "nothing of the inside is told");
+    }
+    assert_eq!(request("GET", "/other").send(address).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_too_long_answers_504() {
+    let address =
+        serve(Router::new().route("/", get(std::future::pending::<()>)), &[("REQUEST_TIMEOUT", "100ms")])
+            .await;
+    let reply = request("GET", "/").send(address).await;
+    assert_eq!((reply.status.as_u16(), reply.json()["status"].as_u64()), (504, Some(504)));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_refused_but_health_is_answered() {
+    let mut server = Server::start(&[("ADD_DELAY", "20s"), ("MAX_IN_FLIGHT", "2")]).await;
+    let address = server.address;
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            tokio::spawn(async move {
+                addition(r#"{"a":1,"b":2}"#).send_on(connect(address).await, Version::HTTP_11).await
+            })
+        })
+        .collect();
+    let refused = loop {
+        let reply = request("GET", "/").send(address).await;
+        if reply.status == 503 {
+            break reply;
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.header("content-type"), "application/problem+json");
+    for path in ["/livez", "/healthz", "/readyz", "/health", "/metrics"] {
+        assert_eq!(request("GET", path).send(address).await.status, 200, "{path}");
+    }
+    let metrics = request("GET", "/metrics").send(address).await;
+    assert!(!metrics.text().contains("http_server_requests_shed_total 0"), "{}", metrics.text());
+    // Clients that go away make room.
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(waiting);
+    let deadline = Instant::now() + PATIENCE;
+    while request("GET", "/").send(address).await.status != 200 {
+        assert!(Instant::now() < deadline, "the slots are free again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(server.is_alive());
+}
+
+#[tokio::test]
+async fn slow_heads_are_cut_at_the_timeout_and_idle_connections_are_not() {
+    let server = Server::start(&[("HEADER_READ_TIMEOUT", "1s")]).await;
+    // Silent from the start, dribbling from the start, dribbling an HTTP/2 preface.
+    for (first, more) in [("", ""), ("GET / HTTP/1.1\r\n", "a: b\r\n"), ("PRI * HT", "")] {
+        let mut stream = connect(server.address).await;
+        let (mut reading, mut writing) = stream.split();
+        let started = Instant::now();
+        let dribble = async {
+            let _ = writing.write_all(first.as_bytes()).await;
+            loop {
+                sleep(Duration::from_millis(100)).await;
+                if writing.write_all(more.as_bytes()).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let end = async {
+            let mut bytes = Vec::new();
+            let _ = reading.read_to_end(&mut bytes).await;
+        };
+        tokio::select! {
+            () = dribble => unreachable!(),
+            cut = timeout(PATIENCE, end) => cut.expect("a slow client is cut"),
+        }
+        assert!(started.elapsed() >= Duration::from_millis(990), "{first:?} was cut early");
+    }
+    // After a whole request the connection may idle longer than a head may take.
+    let mut idle = connect(server.address).await;
+    for _ in 0..2 {
+        idle.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        idle.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        sleep(Duration::from_millis(1500)).await;
+        let mut left = vec![0; 4096];
+        idle.try_read(&mut left).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_at_the_keep_alive_timeout() {
+    let server = Server::start(&[("KEEP_ALIVE_TIMEOUT", "300ms")]).await;
+    let mut idle = connect(server.address).await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_refused_before_it_is_read_and_the_answer_arrives() {
+    let server = Server::start(&[]).await;
+    // Announced: refused at once, although nothing of the body was sent.
+    let mut stream = connect(server.address).await;
+    let head =
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("refused before the body").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    // Expect: 100-continue gets the refusal instead of the go-ahead.
+    let mut stream = connect(server.address).await;
+    stream.write_all(head.replace("host: h", "host: h\r\nexpect: 100-continue").as_bytes()).await.unwrap();
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("refused before the body").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    // Not announced, and sent to the end: the client still gets the answer, no reset.
+    let mut stream = connect(server.address).await;
+    let head =
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    for _ in 0..16 {
+        // Our kernel may refuse the last of them once the server has had enough.
+        let _ = stream.write_all(chunk.as_bytes()).await;
+    }
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn requests_that_are_not_http_are_answered_400_and_do_no_harm() {
+    let mut server = Server::start(&[]).await;
+    for garbage in [
+        "\r\n\r\nGET",
+        "GET\r\n\r\n",
+        "\0\0\0\0\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: -1\r\n\r\n",
+    ] {
+        let mut stream = connect(server.address).await;
+        stream.write_all(garbage.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{garbage:?}: {answer}");
+    }
+    for (host, status) in [
+        ("", 400),
+        ("host: a b\r\n", 400),
+        ("host: h:99999\r\n", 400),
+        ("host: h\r\nhost: i\r\n", 400),
+        ("host: h\r\n", 200),
+    ] {
+        let mut stream = connect(server.address).await;
+        stream
+            .write_all(format!("GET /livez HTTP/1.1\r\n{host}connection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        assert!(rest(&mut stream).await.starts_with(&format!("HTTP/1.1 {status}")), "{host}");
+    }
+    let mut stream = connect(server.address).await;
+    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.0 200"), "HTTP/1.0 needs no Host");
+    assert!(server.is_alive());
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let server = Server::start(&[]).await;
+    let mut stream = connect(server.address).await;
+    let requests =
+        "GET /livez HTTP/1.1\r\nhost: h\r\n\r\nGET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let answers = rest(&mut stream).await;
+    let (first, second) = (answers.find(r#"{"status":"ok"}"#), answers.find(r#"{"status":"ready"}"#));
+    assert!(first.is_some() && first < second, "{answers}");
+}
+
+#[tokio::test]
+async fn a_reader_of_stdout_that_stops_reading_does_not_stop_the_service() {
+    let mut child = crate::support::server_command()
+        .envs([("HOST", "127.0.0.1"), ("PORT", "0")])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = vec![0; 4096];
+    let length = stdout.read(&mut first).await.unwrap();
+    let first: serde_json::Value = serde_json::from_slice(&first[..length]).unwrap();
+    let address: SocketAddr = first["address"].as_str().unwrap().parse().unwrap();
+    // A pipe holds 64 KiB; these lines are several times that, and nobody reads them.
+    let mut stream = connect(address).await;
+    let addition = "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{\"a\":1,\"b\":2}";
+    let mut answer = vec![0; 4096];
+    for _ in 0..2000 {
+        stream.write_all(addition.as_bytes()).await.unwrap();
+        let length = timeout(PATIENCE, stream.read(&mut answer)).await.expect("it still answers").unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
+    }
+}
