@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 
 use axum::{
     Json, Router,
-    http::header,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -53,7 +52,7 @@ mod ui {
     use axum::{
         Extension,
         extract::Path,
-        http::{HeaderMap, StatusCode},
+        http::{HeaderMap, StatusCode, header},
         response::Html,
     };
 

@@ -250,3 +250,54 @@ async fn a_reader_of_stdout_that_stops_reading_does_not_stop_the_service() {
         assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
     }
 }
+
+/// The numbers: 2,000 slow clients, all cut, and health is answered meanwhile.
+#[tokio::test]
+async fn two_thousand_slow_clients_are_all_cut_and_do_not_hold_up_health() {
+    const SLOW: usize = 2000;
+    allow_open_files(2 * SLOW as u64);
+    let server = Server::start(&[("HEADER_READ_TIMEOUT", "2s")]).await;
+    let address = server.address;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..SLOW {
+        let mut stream = connect(address).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: h\r\n").await.unwrap();
+        clients.spawn(async move {
+            // Ends when the server has cut the connection: writing to it fails.
+            while stream.write_all(b"a: b\r\n").await.is_ok() {
+                sleep(Duration::from_millis(250)).await;
+            }
+        });
+    }
+    let mut latencies = Vec::new();
+    let healthy = async {
+        loop {
+            let started = Instant::now();
+            assert_eq!(request("GET", "/healthz").send(address).await.status, 200);
+            latencies.push(started.elapsed());
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all_cut = async { while clients.join_next().await.is_some() {} };
+    tokio::select! {
+        () = healthy => unreachable!(),
+        cut = timeout(PATIENCE, all_cut) => cut.expect("every slow client is cut"),
+    }
+    latencies.sort();
+    println!(
+        "{SLOW} slow clients, all cut; meanwhile {} times /healthz: p50 {:?}, p99 {:?}",
+        latencies.len(),
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() * 99 / 100]
+    );
+}
+
+/// Raises this process's limit, which the server inherits.
+fn allow_open_files(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted + 100) {
+        let raised = Rlimit { current: Some(wanted + 100), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).expect("the hard limit allows enough open files");
+    }
+}

@@ -1,0 +1,76 @@
+# Every task by name. `make` alone lists them.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VENV := .tools/venv
+# The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
+RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
+CONTAINER_FEATURES := --no-default-features --features docs-ui
+LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui
+# Inputs for each fuzz target in `make test`; raise it to search longer.
+FUZZ_RUNS ?= 200000
+
+.PHONY: help
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: run
+run: ## Serve on http://localhost:8000
+	cargo run --release
+
+.PHONY: build
+build: ## Build both binaries, each with the features that it ships
+	cargo build --release --bin math-service $(CONTAINER_FEATURES)
+	cargo build --release --bin lambda $(LAMBDA_FEATURES)
+
+.PHONY: gateway
+gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9000
+	cargo build --release --bin lambda --example gateway
+	target/release/examples/gateway target/release/lambda
+
+.PHONY: test
+test: lint test-rust test-rie fuzz ## Everything that needs no Docker: what it needs is installed into .tools
+
+.PHONY: lint
+lint: ## Format, clippy and docs, warnings are errors
+	@echo '== lint: format, clippy, docs'
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --bin math-service $(CONTAINER_FEATURES) -- -D warnings
+	cargo clippy --quiet --bin lambda $(LAMBDA_FEATURES) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+
+.PHONY: test-rust
+test-rust: ## Unit tests, API tests on both binaries, parity through eight front doors
+	@echo '== test-rust: units, API, parity'
+	cargo test
+
+.PHONY: test-rie
+test-rie: $(VENV)/.installed ## The Lambda binary under AWS's Runtime Interface Emulator
+	@echo '== test-rie: the Lambda binary under the Runtime Interface Emulator'
+	@if [ "$$(uname -s)" != Linux ]; then scripts/skipped.sh 'the Runtime Interface Emulator runs on Linux only'; else \
+	  RIE=$$(echo $(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$(RIE_ARCH)) \
+	  cargo test --test api rie:: -- --ignored; fi
+
+.PHONY: fuzz
+fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
+	@echo '== fuzz: $(FUZZ_RUNS) inputs a target'
+	scripts/fuzz.sh $(FUZZ_RUNS)
+
+.PHONY: parity
+parity: ## Send the corpus to a live endpoint: make parity URL=https://…
+	@test -n '$(URL)' || { echo 'usage: make parity URL=https://…' >&2; exit 2; }
+	PARITY_URL='$(URL)' cargo test --quiet --test api parity::a_live -- --ignored --nocapture
+
+.PHONY: clean
+clean: ## Remove what was built and installed here
+	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts .tools
+
+# pip installs into the tree; the stamp is newer than the list unless the list changed.
+$(VENV)/.installed: tests/requirements.txt
+	@echo '== tools: installing Python tools into $(VENV)'
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
