@@ -5,7 +5,6 @@
 //! take too long or panic, and cuts short what is left at the end of a drain.
 
 use std::{
-    any::Any,
     convert::Infallible,
     future::Future,
     panic::AssertUnwindSafe,
@@ -137,7 +136,8 @@ impl Shared {
             biased;
             outcome = AssertUnwindSafe(handler).catch_unwind() => match outcome {
                 Ok(Ok(response)) => response.into_response(),
-                Err(panic) => panicked(panic.as_ref()).into_response(),
+                // The panic itself was logged where it happened, with this request's id.
+                Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR).into_response(),
             },
             () = tokio::time::sleep(self.limits.request_timeout) => {
                 tracing::warn!("Gave up a request that took too long");
@@ -153,13 +153,7 @@ impl Shared {
     }
 }
 
-/// The panic itself was logged where it happened, with this request's id.
-fn panicked(_: &(dyn Any + Send)) -> Problem {
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "an internal error; quote the request_id to have it found",
-    )
-}
+const INTERNAL_ERROR: &str = "an internal error; quote the request_id to have it found";
 
 fn route(request: &Request) -> Option<&MatchedPath> {
     request.extensions().get::<MatchedPath>()

@@ -128,7 +128,7 @@ impl Server {
     async fn http1(self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
         let exchanges = Exchanges::default();
         let io = SlowHead::new(stream, exchanges.clone(), self.header_read_timeout, accepted);
-        let service = Exchange { server: self.clone(), peer, exchanges };
+        let service = Connection { server: self.clone(), peer, exchanges };
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.keep_alive_timeout)
@@ -146,7 +146,7 @@ impl Server {
     }
 
     async fn http2(self, stream: TcpStream, peer: SocketAddr) {
-        let service = Exchange { server: self.clone(), peer, exchanges: Exchanges::default() };
+        let service = Connection { server: self.clone(), peer, exchanges: Exchanges::default() };
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -198,13 +198,13 @@ async fn linger(mut stream: TcpStream) {
 }
 
 /// One connection's way into the app.
-struct Exchange {
+struct Connection {
     server: Server,
     peer: SocketAddr,
     exchanges: Exchanges,
 }
 
-impl Service<hyper::Request<Incoming>> for Exchange {
+impl Service<hyper::Request<Incoming>> for Connection {
     type Response = Response;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
