@@ -19,6 +19,8 @@ use crate::{addition, problem};
         description = "Four workloads that scale differently, on Kubernetes and on Lambda.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    // Relative to the document: whatever stage or base path it was fetched under.
+    servers((url = ".")),
     paths(
         addition::add, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
         openapi,
