@@ -9,54 +9,71 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use crate::{
     addition::{self, Addition},
     config::Config,
-    http::{
-        docs,
-        edge::{EdgeLayer, Limits},
-        health, home, path,
-    },
+    http::{Routes, docs, edge::Edge, health, home, path},
     lifecycle::Lifecycle,
     problem::Problem,
     targets::Target,
-    telemetry::{metrics::Metrics, writer::Writer},
+    telemetry::{
+        metrics::{Metrics, RouteMetrics},
+        writer::Writer,
+    },
 };
 
-/// The service: every route, with the layer that every request passes.
+/// The service: every route, and what every request passes on its way to one.
 #[derive(Clone)]
-pub struct App {
+pub struct App(Arc<Shared>);
+
+struct Shared {
     router: Router,
-    base_path: Arc<str>,
-    lifecycle: Lifecycle,
+    /// The same paths as the router's: which route a request is counted under.
+    counted: matchit::Router<RouteMetrics>,
+    unmatched: RouteMetrics,
+    base_path: String,
+    edge: Edge,
 }
 
+/// A mistake in the service's own routes or metrics, which any test shows.
+pub type WiringError = Box<dyn std::error::Error + Send + Sync>;
+
 impl App {
-    /// Every route that `target` serves. `writer` is where log lines go, for the metrics about them.
+    /// Every route that `target` serves. `logs` is where log lines go, for the metrics about them.
     ///
     /// # Errors
-    /// When the metrics cannot be registered: a programming mistake.
-    pub fn new(config: &Config, target: Target, writer: Option<Writer>) -> prometheus::Result<Self> {
+    /// When two routes or two metrics collide: a programming mistake.
+    pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
         let lifecycle = Lifecycle::default();
-        let emf = config.emf_metrics && target == Target::Lambda;
-        let metrics = Arc::new(Metrics::new(writer, emf)?);
-
-        let mut routes = Router::new()
-            .merge(addition::router(Addition {
-                delay: config.add_delay,
-                max_body_bytes: config.max_body_bytes,
-            }))
-            .merge(home::router(target))
-            .merge(health::router(target, lifecycle.clone()))
-            .merge(docs::router());
+        let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
+        let mut routes =
+            addition::routes(Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes });
+        routes.extend(home::routes(target));
+        routes.extend(health::routes(target, lifecycle.clone()));
+        routes.extend(docs::routes());
         if target == Target::Container {
-            routes = routes.merge(health::metrics_router(metrics.clone()));
+            routes.extend(health::metrics_routes(metrics.clone()));
         }
-        Ok(Self::around(routes, config, lifecycle, metrics))
+        Self::around(routes, config, lifecycle, metrics)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
-    #[must_use]
-    pub fn around(routes: Router, config: &Config, lifecycle: Lifecycle, metrics: Arc<Metrics>) -> Self {
-        let limits = Limits { max_in_flight: config.max_in_flight, request_timeout: config.request_timeout };
-        let mut router = routes
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn around(
+        routes: Routes,
+        config: &Config,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Result<Self, WiringError> {
+        let mut router = Router::new();
+        let mut counted = matchit::Router::<RouteMetrics>::new();
+        for (path, methods) in routes {
+            // A path may come twice, with other methods.
+            if counted.at(path).map(|found| found.value.name()) != Ok(path) {
+                counted.insert(path, RouteMetrics::new(path))?;
+            }
+            router = router.route(path, methods);
+        }
+        let mut router = router
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
             .method_not_allowed_fallback(async || {
                 let detail = "this path does not take this method; the Allow header lists those it takes";
@@ -65,23 +82,28 @@ impl App {
         if !config.cors_allowed_origins.is_empty() {
             router = router.layer(cors(config));
         }
-        let router = router.layer(EdgeLayer::new(limits, lifecycle.clone(), metrics));
-        Self { router, base_path: config.base_path.as_str().into(), lifecycle }
+        let edge = Edge {
+            max_in_flight: config.max_in_flight,
+            request_timeout: config.request_timeout,
+            lifecycle,
+            metrics,
+        };
+        let unmatched = RouteMetrics::new("unmatched");
+        Ok(Self(Arc::new(Shared { router, counted, unmatched, base_path: config.base_path.clone(), edge })))
     }
 
     /// The phase that this app's readiness follows.
     #[must_use]
     pub fn lifecycle(&self) -> &Lifecycle {
-        &self.lifecycle
+        &self.0.edge.lifecycle
     }
 
     /// Answers one request.
-    pub async fn serve(mut self, mut request: Request) -> Response {
-        path::normalise(&mut request, &self.base_path);
-        match Service::<Request>::call(&mut self.router, request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+    pub async fn serve(&self, mut request: Request) -> Response {
+        let Shared { router, counted, unmatched, base_path, edge } = &*self.0;
+        path::normalise(&mut request, base_path);
+        let route = counted.at(request.uri().path()).map_or(unmatched, |found| found.value);
+        edge.answer(route, request, |request| router.clone().call(request)).await
     }
 }
 

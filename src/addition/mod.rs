@@ -8,7 +8,7 @@ mod sum;
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Request, State},
     routing::post,
 };
@@ -17,7 +17,7 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    http::json,
+    http::{Routes, json},
     problem::{Document, FieldError, Problem},
 };
 
@@ -51,8 +51,9 @@ pub(crate) struct Sum {
 }
 
 /// The addition's route.
-pub fn router(addition: Addition) -> Router {
-    Router::new().route("/", post(add)).with_state(addition)
+#[must_use]
+pub fn routes(addition: Addition) -> Routes {
+    vec![("/", post(add).with_state(addition))]
 }
 
 /// Adds two numbers.

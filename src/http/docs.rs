@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use axum::{
-    Json, Router,
+    Json,
     response::{IntoResponse, Response},
     routing::get,
 };
 use utoipa::OpenApi;
 
-use super::{health, home};
+use super::{Routes, health, home};
 use crate::{addition, problem};
 
 #[derive(OpenApi)]
@@ -35,11 +35,13 @@ use crate::{addition, problem};
 struct Api;
 
 /// The documentation routes.
-pub fn router() -> Router {
-    let router = Router::new().route("/openapi.json", get(openapi));
+#[must_use]
+pub fn routes() -> Routes {
+    #[cfg_attr(not(feature = "docs-ui"), expect(unused_mut, reason = "the page is a feature"))]
+    let mut routes = vec![("/openapi.json", get(openapi))];
     #[cfg(feature = "docs-ui")]
-    let router = router.merge(ui::router());
-    router
+    routes.extend(ui::routes());
+    routes
 }
 
 /// The OpenAPI 3.1 document of everything here.
@@ -70,8 +72,8 @@ mod ui {
     /// Only what this server sends; Swagger UI styles elements inline and draws data: images.
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
 
-    pub(super) fn router() -> Router {
-        Router::new().route("/docs", get(page)).route("/docs/{asset}", get(asset))
+    pub(super) fn routes() -> Routes {
+        vec![("/docs", get(page)), ("/docs/{asset}", get(asset))]
     }
 
     /// Relative links, because only the browser knows what stands before `/docs`: a stage, a base path.
@@ -85,7 +87,8 @@ mod ui {
              <body><div id=\"ui\"></div><script src=\"{assets}/swagger-ui-bundle.js\"></script>\
              <script src=\"{assets}/start.js\"></script></body></html>"
         );
-        ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page)).into_response()
+        ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Html(page))
+            .into_response()
     }
 
     async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {

@@ -1,9 +1,7 @@
 //! Health, for machines (`/livez`, `/healthz`, `/readyz`) and for people (`/health`), and metrics.
 
-use std::sync::Arc;
-
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -12,6 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Routes;
 use crate::{lifecycle::Lifecycle, problem::Problem, targets::Target, telemetry::metrics::Metrics};
 
 /// The state of the service in one word.
@@ -35,17 +34,20 @@ pub struct Health {
 }
 
 /// The health routes.
-pub fn router(target: Target, lifecycle: Lifecycle) -> Router {
-    Router::new()
-        .route("/livez", get(live))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(ready).with_state(lifecycle))
-        .route("/health", get(health).with_state(target))
+#[must_use]
+pub fn routes(target: Target, lifecycle: Lifecycle) -> Routes {
+    vec![
+        ("/livez", get(live)),
+        ("/healthz", get(healthz)),
+        ("/readyz", get(ready).with_state(lifecycle)),
+        ("/health", get(health).with_state(target)),
+    ]
 }
 
 /// The metrics route; only where there is a process that lives long enough to be scraped.
-pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
-    Router::new().route("/metrics", get(scrape).with_state(metrics))
+#[must_use]
+pub fn metrics_routes(metrics: Metrics) -> Routes {
+    vec![("/metrics", get(scrape).with_state(metrics))]
 }
 
 /// The process is alive. Never touches a dependency.
@@ -86,7 +88,7 @@ pub(crate) async fn health(State(target): State<Target>) -> Json<Health> {
     (status = 200, description = "Prometheus text format", body = String, content_type = "text/plain"),
     (status = 404, description = "On Lambda", body = crate::problem::Document, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
+pub(crate) async fn scrape(State(metrics): State<Metrics>) -> Response {
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {

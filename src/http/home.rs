@@ -1,7 +1,7 @@
 //! `GET /`: what this is and where to go, as JSON, or as a page for a browser.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::State,
     http::{HeaderMap, header},
     response::{Html, IntoResponse, Response},
@@ -10,6 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Routes;
 use crate::targets::Target;
 
 /// The service's name card.
@@ -39,11 +40,12 @@ struct Links {
 }
 
 /// The home route.
-pub fn router(target: Target) -> Router {
+#[must_use]
+pub fn routes(target: Target) -> Routes {
     let docs = cfg!(feature = "docs-ui").then_some("docs");
     let links = Links { openapi: "openapi.json", docs, health: "health" };
     let home = Home { name: "math-service", version: crate::VERSION, target, links };
-    Router::new().route("/", get(show)).with_state(home)
+    vec![("/", get(show).with_state(home))]
 }
 
 /// What this is, which target answers, and where to go.
@@ -55,7 +57,11 @@ pub fn router(target: Target) -> Router {
 pub(crate) async fn show(State(home): State<Home>, headers: HeaderMap) -> Response {
     let page = if prefers_html(&headers) {
         let policy = "default-src 'none'; style-src 'unsafe-inline'";
-        ([(header::CONTENT_SECURITY_POLICY, policy)], Html(page(&home))).into_response()
+        (
+            [(header::CONTENT_SECURITY_POLICY, policy), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")],
+            Html(page(&home)),
+        )
+            .into_response()
     } else {
         Json(home).into_response()
     };

@@ -7,6 +7,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -34,10 +35,28 @@ pub async fn body(request: Request, limit: usize) -> Result<Bytes, Problem> {
 }
 
 async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body could not be read to its end")),
+    let mut body = Limited::new(body, limit);
+    // Nearly every body comes in one piece: that piece is the answer, without a copy.
+    let first = next(&mut body, limit).await?;
+    let Some(second) = next(&mut body, limit).await? else { return Ok(first.unwrap_or_default()) };
+    let mut whole = Vec::from(first.unwrap_or_default());
+    whole.extend_from_slice(&second);
+    while let Some(piece) = next(&mut body, limit).await? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
+}
+
+async fn next(body: &mut Limited<Body>, limit: usize) -> Result<Option<Bytes>, Problem> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    match body.frame().await {
+        None => Ok(None),
+        // Trailers have no data.
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
+        Some(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body could not be read to its end")),
     }
 }
 
@@ -68,11 +87,12 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 pub fn numbers<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[f64; N], Problem> {
     let text = std::str::from_utf8(body)
         .map_err(|error| malformed(format_args!("invalid UTF-8 after byte {}", error.valid_up_to())))?;
-    let document: &RawValue = serde_json::from_str(text).map_err(malformed)?;
-    if !document.get().starts_with('{') {
-        return Err(Problem::invalid(vec![FieldError::body("must be a JSON object")]));
-    }
-    let fields = Fields::<N>::of(document, &names).map_err(malformed)?;
+    let fields = match Fields::<N>::of(text, &names) {
+        Ok(fields) => fields,
+        // The text is JSON, and no object.
+        Err(error) if error.is_data() => return Err(not_an_object(text)),
+        Err(error) => return Err(malformed(error)),
+    };
 
     let mut values = [0.0; N];
     let mut errors = Vec::new();
@@ -87,6 +107,14 @@ pub fn numbers<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[f64; N]
 
 fn malformed(error: impl std::fmt::Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}"))
+}
+
+/// The reader stopped at the first character: the rest may still be malformed.
+fn not_an_object(text: &str) -> Problem {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Problem::invalid(vec![FieldError::body("must be a JSON object")]),
+        Err(error) => malformed(error),
+    }
 }
 
 /// The text of a JSON number is a Rust float literal, and Rust reads those exactly.
@@ -109,7 +137,7 @@ fn number(raw: Option<&RawValue>) -> Result<f64, &'static str> {
 struct Fields<'a, const N: usize>([Option<&'a RawValue>; N]);
 
 impl<'a, const N: usize> Fields<'a, N> {
-    fn of(object: &'a RawValue, names: &[&str; N]) -> serde_json::Result<Self> {
+    fn of(text: &'a str, names: &[&str; N]) -> serde_json::Result<Self> {
         struct Members<'n, const N: usize>(&'n [&'n str; N]);
 
         impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
@@ -131,8 +159,10 @@ impl<'a, const N: usize> Fields<'a, N> {
             }
         }
 
-        let mut deserializer = serde_json::Deserializer::from_str(object.get());
-        deserializer.deserialize_map(Members(names)).map(Self)
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let fields = deserializer.deserialize_map(Members(names)).map(Self)?;
+        deserializer.end()?;
+        Ok(fields)
     }
 }
 

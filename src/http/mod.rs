@@ -1,7 +1,6 @@
 //! What every request passes, and the routes about the service itself.
 //!
-//! A request meets, in this order: [`path::normalise`] (before routing), the router, and
-//! [`edge::Edge`] around the matched handler.
+//! A request meets, in this order: [`path::normalise`], [`edge::Edge::answer`], the router.
 
 pub mod client_ip;
 pub mod docs;
@@ -11,3 +10,8 @@ pub mod home;
 pub mod host;
 pub mod json;
 pub mod path;
+
+use axum::routing::MethodRouter;
+
+/// A workload's routes: paths in axum's syntax, and what answers there.
+pub type Routes = Vec<(&'static str, MethodRouter)>;

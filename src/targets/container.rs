@@ -1,6 +1,6 @@
 //! The container: a TCP listener, HTTP/1 and HTTP/2 on one port, and a drain that loses nothing.
 
-use std::{future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,18 +11,17 @@ use axum::{
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::Service,
+    service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::slow_head::{Exchanges, SlowHead};
+use super::client_stream::{ClientStream, Exchanges};
 use crate::{
     app::App,
     config::Config,
@@ -33,9 +32,6 @@ use crate::{
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long a closing connection is read on, so that the client gets our last answer and no reset.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// How long answers that were cut short may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -44,14 +40,14 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// Serves `app` on `listener` until `terminate` completes, then drains and returns.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: impl Future<Output = ()>) {
-    let server = Server {
+    let server = Arc::new(Server {
         lifecycle: app.lifecycle().clone(),
         app,
-        trusted_proxies: config.trusted_proxies.as_slice().into(),
+        trusted_proxies: config.trusted_proxies.clone(),
         header_read_timeout: config.header_read_timeout,
         keep_alive_timeout: config.keep_alive_timeout,
         connections: TaskTracker::new(),
-    };
+    });
     server.lifecycle.advance(Phase::Ready);
     server.accept_until(&listener, terminate).await;
 
@@ -62,18 +58,17 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     server.finish(config.drain_timeout).await;
 }
 
-#[derive(Clone)]
 struct Server {
     app: App,
     lifecycle: Lifecycle,
-    trusted_proxies: Arc<[IpNet]>,
+    trusted_proxies: Vec<IpNet>,
     header_read_timeout: Duration,
     keep_alive_timeout: Duration,
     connections: TaskTracker,
 }
 
 impl Server {
-    async fn accept_until(&self, listener: &TcpListener, end: impl Future<Output = ()>) {
+    async fn accept_until(self: &Arc<Self>, listener: &TcpListener, end: impl Future<Output = ()>) {
         tokio::pin!(end);
         loop {
             tokio::select! {
@@ -88,7 +83,7 @@ impl Server {
 
     /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
     /// listener. tokio's readiness may be stale, so the system itself is asked until it has no more.
-    fn accept_what_is_queued(&self, listener: TcpListener) {
+    fn accept_what_is_queued(self: &Arc<Self>, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         while let Ok((stream, peer)) = listener.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
@@ -110,11 +105,11 @@ impl Server {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
+    fn spawn(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         self.connections.spawn(self.clone().connection(stream, peer, Instant::now()));
     }
 
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
         let first_bytes = speaks_http2(&stream);
@@ -125,28 +120,39 @@ impl Server {
         }
     }
 
-    async fn http1(self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
+    async fn http1(&self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
         let exchanges = Exchanges::default();
-        let io = SlowHead::new(stream, exchanges.clone(), self.header_read_timeout, accepted);
-        let service = Connection { server: self.clone(), peer, exchanges };
-        let mut connection = http1::Builder::new()
+        let io = ClientStream::new(stream, exchanges.clone(), self.header_read_timeout, accepted);
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            exchanges.begin();
+            async {
+                let response = self.answer(request.map(Body::new), peer).await;
+                exchanges.end();
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.keep_alive_timeout)
             .serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
         tokio::select! {
-            _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {}
+            _ = &mut connection => {}
             // An idle connection stays open during the drain, to answer one more request with
             // `Connection: close`; now is the end of that.
             () = self.lifecycle.reached(Phase::Cut) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
             }
         }
-        linger(connection.into_parts().io.into_inner().into_inner()).await;
     }
 
-    async fn http2(self, stream: TcpStream, peer: SocketAddr) {
-        let service = Connection { server: self.clone(), peer, exchanges: Exchanges::default() };
+    async fn http2(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        // HTTP/2 answers each request in a task of its own, which needs a share in the server.
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new), peer).await) }
+        });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -186,43 +192,8 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-/// Reads and discards what the client still sends. Closing a socket with unread bytes resets it,
-/// and a reset may overtake our last answer, a 413 for instance.
-async fn linger(mut stream: TcpStream) {
-    let discard = async {
-        let _ = stream.shutdown().await;
-        let mut discarded = [0; 4096];
-        while stream.read(&mut discarded).await.is_ok_and(|length| length > 0) {}
-    };
-    let _ = timeout(LINGER, discard).await;
-}
-
-/// One connection's way into the app.
-struct Connection {
-    server: Server,
-    peer: SocketAddr,
-    exchanges: Exchanges,
-}
-
-impl Service<hyper::Request<Incoming>> for Connection {
-    type Response = Response;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
-
-    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
-        self.exchanges.begin();
-        let Self { server, peer, exchanges } = self;
-        let (server, peer, exchanges) = (server.clone(), *peer, exchanges.clone());
-        Box::pin(async move {
-            let response = server.answer(request.map(Body::new), peer).await;
-            exchanges.end();
-            Ok(response)
-        })
-    }
-}
-
 impl Server {
-    async fn answer(self, mut request: Request, peer: SocketAddr) -> Response {
+    async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
         let client = ClientIp::behind(peer.ip(), request.headers(), &self.trusted_proxies);
         request.extensions_mut().insert(client);
         let version = request.version();

@@ -6,7 +6,7 @@
 //! query or base64 body, where the container answers 400. [`request`] and [`Answer`] make the two
 //! targets equal instead; each difference has a test in `tests/api/lambda.rs`.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, net::IpAddr};
 
 use axum::{
     body::Body,
@@ -94,9 +94,10 @@ pub struct Refused {
 
 impl Refused {
     async fn answer(self: Box<Self>) -> Response {
-        let context = Arc::new(RequestContext::of(&self.headers));
-        let mut response = context::scope(context.clone(), async { self.problem.into_response() }).await;
-        response.headers_mut().insert(REQUEST_ID, context.header_value());
+        let context = RequestContext::of(&self.headers);
+        let request_id = context.request_id.clone();
+        let mut response = context::scope(context, async { self.problem.into_response() }).await;
+        response.headers_mut().insert(REQUEST_ID, request_id);
         response
     }
 }

@@ -1,9 +1,9 @@
 //! What differs between the two ways to be called, and nothing else.
 
+mod client_stream;
 pub mod container;
 #[cfg(feature = "lambda")]
 pub mod lambda;
-mod slow_head;
 
 use std::fmt;
 

@@ -3,27 +3,25 @@
 //! The HTTP layer opens the scope; log lines and problem documents read it. Code in between does
 //! not pass ids along, and code that runs outside of a request has none.
 
-use std::{borrow::Cow, fmt::Write as _, sync::Arc};
-
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::trace::TraceContext;
 
 /// The header that names a request, in both directions.
-pub const REQUEST_ID: &str = "x-request-id";
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest `x-request-id` that is taken over from a caller, in bytes.
 const LONGEST_ID: usize = 128;
 
 tokio::task_local! {
-    static CURRENT: Arc<RequestContext>;
+    static CURRENT: RequestContext;
 }
 
 /// What identifies a request in logs and answers.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// The caller's `x-request-id` if it is well-formed, else a new one.
-    pub request_id: String,
+    /// The caller's `x-request-id` if it is well-formed, else a new one. ASCII either way.
+    pub request_id: HeaderValue,
     /// The caller's trace, if the request carried one.
     pub trace: Option<TraceContext>,
 }
@@ -32,48 +30,45 @@ impl RequestContext {
     /// Takes the ids that a request's headers carry.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
-        Self {
-            request_id: given.filter(|id| is_well_formed(id)).map_or_else(new_id, str::to_owned),
-            trace: TraceContext::of(headers),
-        }
+        let given = headers.get(&REQUEST_ID).filter(|id| is_well_formed(id.as_bytes()));
+        Self { request_id: given.cloned().unwrap_or_else(new_id), trace: TraceContext::of(headers) }
     }
 
-    /// The id as a header value.
+    /// The id as text.
     #[must_use]
-    pub fn header_value(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.request_id).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
+    pub fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
     }
 }
 
 /// Runs `future` for the request that `context` names.
-pub async fn scope<F: Future>(context: Arc<RequestContext>, future: F) -> F::Output {
-    CURRENT.scope(context, future).await
+pub fn scope<F: Future>(context: RequestContext, future: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(context, future)
 }
 
 /// Hands the current request's context to `read`; does nothing outside of a request.
 pub fn with<T>(read: impl FnOnce(&RequestContext) -> T) -> Option<T> {
-    CURRENT.try_with(|context| read(context)).ok()
+    CURRENT.try_with(read).ok()
 }
 
 /// The current request's id; empty outside of a request.
 #[must_use]
-pub fn request_id() -> Cow<'static, str> {
-    with(|context| Cow::Owned(context.request_id.clone())).unwrap_or_default()
+pub fn request_id() -> String {
+    with(|context| context.request_id().to_owned()).unwrap_or_default()
 }
 
 /// Letters, digits and the marks of UUIDs, ULIDs, base64 and X-Ray ids: safe in headers and logs.
-fn is_well_formed(id: &str) -> bool {
+fn is_well_formed(id: &[u8]) -> bool {
     (1..=LONGEST_ID).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/;".contains(&byte))
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:=+/;".contains(byte))
 }
 
 /// 128 random bits in hexadecimal: unique without coordination, and no secret.
-fn new_id() -> String {
-    let mut id = String::with_capacity(32);
-    // Writing to a String cannot fail.
-    let _ = write!(id, "{:032x}", fastrand::u128(..));
-    id
+fn new_id() -> HeaderValue {
+    let random = fastrand::u128(..);
+    let id: [u8; 32] =
+        std::array::from_fn(|digit| b"0123456789abcdef"[(random >> (4 * digit)) as usize & 15]);
+    HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
@@ -83,7 +78,7 @@ mod tests {
     fn id_for(given: &[u8]) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
-        RequestContext::of(&headers).request_id
+        RequestContext::of(&headers).request_id().to_owned()
     }
 
     #[test]

@@ -13,7 +13,7 @@ const NAMESPACE: &str = "math-service";
 
 /// One request as one line: its duration, with the dimensions that the Prometheus histogram has.
 #[must_use]
-pub fn request_line(labels: &Labels<'_>, elapsed: Duration, now: SystemTime) -> String {
+pub fn request_line(labels: &Labels, elapsed: Duration, now: SystemTime) -> String {
     let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut line = json!({
         "_aws": {

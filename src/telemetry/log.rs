@@ -7,14 +7,14 @@
 
 use std::{cell::RefCell, error::Error, fmt, time::SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::layer::{Context, Layer};
 
-use super::{context, writer::Writer};
+use super::{context, timestamp, writer::Writer};
 
 /// The layer that writes each event as one line.
 pub struct JsonLines {
@@ -50,19 +50,22 @@ impl JsonLines {
         let mut line = Line { buffer };
         event.record(&mut line);
         context::with(|request| {
-            line.member("request_id", &request.request_id);
+            // Well-formed ids hold nothing that JSON escapes.
+            line.plain("request_id", request.request_id());
             if let Some(trace) = &request.trace {
-                line.member("trace_id", &trace.trace_id);
-                line.member("span_id", &trace.span_id);
+                line.plain("trace_id", &trace.trace_id);
+                line.plain("span_id", &trace.span_id);
             }
         });
         let metadata = event.metadata();
         if !metadata.target().starts_with("math_service") {
-            line.member("logger", metadata.target());
+            line.json("logger", metadata.target());
         }
-        line.member("level", level(metadata.level()));
-        line.member("timestamp", &humantime::format_rfc3339_micros(SystemTime::now()).to_string());
-        buffer.extend_from_slice(b"}\n");
+        line.plain("level", level(metadata.level()));
+        line.name("timestamp");
+        buffer.push(b'"');
+        timestamp::write(buffer, SystemTime::now());
+        buffer.extend_from_slice(b"\"}\n");
         self.writer.push(buffer);
     }
 }
@@ -84,38 +87,47 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn member(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        self.buffer.push(if self.buffer.is_empty() { b'{' } else { b',' });
-        self.json(name);
-        self.buffer.push(b':');
-        self.json(value);
+    /// The separator and a name. Names are Rust identifiers or ours: nothing in them is escaped.
+    fn name(&mut self, name: &str) {
+        self.buffer.extend_from_slice(if self.buffer.is_empty() { b"{\"" } else { b",\"" });
+        self.buffer.extend_from_slice(name.as_bytes());
+        self.buffer.extend_from_slice(b"\":");
+    }
+
+    /// A text that is known to hold nothing that JSON escapes.
+    fn plain(&mut self, name: &str, value: &str) {
+        self.name(name);
+        self.buffer.push(b'"');
+        self.buffer.extend_from_slice(value.as_bytes());
+        self.buffer.push(b'"');
     }
 
     /// Writing simple values to a `Vec` cannot fail; a float that is not finite becomes `null`.
-    fn json(&mut self, value: &(impl Serialize + ?Sized)) {
+    fn json(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.name(name);
         let _ = serde_json::to_writer(&mut *self.buffer, value);
     }
 }
 
 impl Visit for Line<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(name(field), &value);
+        self.json(name(field), &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(name(field), &value);
+        self.json(name(field), &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(name(field), &value);
+        self.json(name(field), &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(name(field), &value);
+        self.json(name(field), &value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(name(field), value);
+        self.json(name(field), value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
@@ -127,11 +139,21 @@ impl Visit for Line<'_> {
             text.push_str(&cause.to_string());
             source = cause.source();
         }
-        self.member(name(field), &text);
+        self.json(name(field), &text);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.member(name(field), &format!("{value:?}"));
+        // Straight into the line; `collect_str` escapes while it writes.
+        self.json(name(field), &Debugged(value));
+    }
+}
+
+/// A value's Debug output as a JSON string.
+struct Debugged<'a>(&'a dyn fmt::Debug);
+
+impl Serialize for Debugged<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:?}", self.0))
     }
 }
 
@@ -201,7 +223,7 @@ mod tests {
         headers.insert(context::REQUEST_ID, "req-1".parse().unwrap());
         let trace = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
         headers.insert("traceparent", trace.parse().unwrap());
-        let request = Arc::new(context::RequestContext::of(&headers));
+        let request = context::RequestContext::of(&headers);
         let span_id = request.trace.clone().unwrap().span_id;
         let future = context::scope(request, async { tracing::info!("Inside") });
         let lines = lines(|| futures_util::FutureExt::now_or_never(future).unwrap());

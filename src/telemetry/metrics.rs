@@ -1,11 +1,15 @@
 //! What Prometheus scrapes, named after OpenTelemetry's HTTP semantic conventions in Prometheus form
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-metrics/>).
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
 
 use axum::http::{Method, StatusCode};
 use prometheus::{
-    Counter, Encoder, HistogramOpts, HistogramVec, IntCounter, IntGauge, Opts, Registry, TextEncoder,
+    Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use super::{emf, writer::Writer};
@@ -16,7 +20,8 @@ const BUCKETS: &[f64] = &[
     30.0,
 ];
 
-/// The process's metrics.
+/// The process's metrics; clones share them.
+#[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     active: IntGauge,
@@ -31,24 +36,32 @@ pub struct Metrics {
 
 /// What a request is counted under. Every value comes from a fixed set: a caller cannot add series.
 #[derive(Debug, Clone, Copy)]
-pub struct Labels<'a> {
+pub struct Labels {
     /// The matched route, such as `/fibonacci/{n}`, or `unmatched`.
-    pub route: &'a str,
+    pub route: &'static str,
     /// The method, or `_OTHER` for one that HTTP does not define.
     pub method: &'static str,
     /// `2xx`, `4xx`, …
     pub status_class: &'static str,
 }
 
-impl<'a> Labels<'a> {
-    /// The labels of an answered request.
+/// A route's own histograms, looked up once and kept: one a method and status class.
+pub struct RouteMetrics {
+    name: &'static str,
+    durations: [[OnceLock<Histogram>; CLASSES.len()]; METHODS.len()],
+}
+
+impl RouteMetrics {
+    /// The metrics of the route with this path.
     #[must_use]
-    pub fn of(route: Option<&'a str>, method: &Method, status: StatusCode) -> Self {
-        Self {
-            route: route.unwrap_or("unmatched"),
-            method: known_method(method),
-            status_class: status_class(status),
-        }
+    pub fn new(name: &'static str) -> Self {
+        Self { name, durations: Default::default() }
+    }
+
+    /// The route's path.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 }
 
@@ -120,12 +133,16 @@ impl Metrics {
     }
 
     /// Counts an answered request.
-    pub fn observe(&self, labels: &Labels<'_>, elapsed: Duration) {
-        self.duration
-            .with_label_values(&[labels.route, labels.method, labels.status_class])
+    pub fn observe(&self, route: &RouteMetrics, method: &Method, status: StatusCode, elapsed: Duration) {
+        let (method, class) = (method_index(method), class_index(status));
+        let labels = Labels { route: route.name, method: METHODS[method], status_class: CLASSES[class] };
+        route.durations[method][class]
+            .get_or_init(|| {
+                self.duration.with_label_values(&[labels.route, labels.method, labels.status_class])
+            })
             .observe(elapsed.as_secs_f64());
         if let Some(writer) = self.writer.as_ref().filter(|_| self.emf) {
-            writer.push(emf::request_line(labels, elapsed, SystemTime::now()).as_bytes());
+            writer.push(emf::request_line(&labels, elapsed, SystemTime::now()).as_bytes());
         }
     }
 
@@ -164,30 +181,19 @@ impl Drop for ActiveRequest {
     }
 }
 
-fn known_method(method: &Method) -> &'static str {
-    const KNOWN: [Method; 9] = [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::PATCH,
-        Method::CONNECT,
-        Method::TRACE,
-    ];
-    const NAMES: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
-    KNOWN.iter().position(|known| known == method).map_or("_OTHER", |index| NAMES[index])
+/// The methods that HTTP defines, in the order of [`method_index`]; any other is the last.
+const METHODS: [&str; 10] =
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "_OTHER"];
+
+fn method_index(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
 }
 
-fn status_class(status: StatusCode) -> &'static str {
-    match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
+/// Status classes, in the order of [`class_index`].
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn class_index(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
 }
 
 struct ProcessUsage {
@@ -228,7 +234,8 @@ mod tests {
         let (active, now) = metrics.enter();
         assert_eq!(now, 1);
         let odd = Method::from_bytes(b"BREW").unwrap();
-        metrics.observe(&Labels::of(None, &odd, StatusCode::NOT_FOUND), Duration::from_millis(3));
+        let unmatched = RouteMetrics::new("unmatched");
+        metrics.observe(&unmatched, &odd, StatusCode::NOT_FOUND, Duration::from_millis(3));
         metrics.shed();
         let text = String::from_utf8(metrics.render().unwrap()).unwrap();
         for line in [

@@ -4,6 +4,7 @@ pub mod context;
 pub mod emf;
 pub mod log;
 pub mod metrics;
+mod timestamp;
 pub mod trace;
 pub mod writer;
 

@@ -4,7 +4,10 @@
 //! whose root `1-5759e988-bd862e3fe1be46a994272793` is the W3C trace id with two dashes in it
 //! (OpenTelemetry's X-Ray propagator maps them the same way). `traceparent` wins when both are there.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +24,9 @@ impl TraceContext {
     /// The trace that a request's headers carry; `None` when there is none or it is malformed.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let (trace_id, sampled) =
-            text("traceparent").and_then(traceparent).or_else(|| text("x-amzn-trace-id").and_then(xray))?;
+            text(&TRACEPARENT).and_then(traceparent).or_else(|| text(&X_AMZN_TRACE_ID).and_then(xray))?;
         Some(Self { trace_id, span_id: format!("{:016x}", fastrand::u64(1..)), sampled })
     }
 }

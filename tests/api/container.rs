@@ -1,11 +1,12 @@
 //! What only a listener meets: slow clients, floods, broken requests, handlers that misbehave.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::routing::get;
 use hyper::Version;
 use math_service::{
-    app::App, config::Config, lifecycle::Lifecycle, targets::container, telemetry::metrics::Metrics,
+    app::App, config::Config, http::Routes, lifecycle::Lifecycle, targets::container,
+    telemetry::metrics::Metrics,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,13 +29,12 @@ async fn rest(stream: &mut TcpStream) -> String {
 }
 
 /// Routes that misbehave, served as the service serves its own.
-async fn serve(routes: Router, settings: &[(&str, &str)]) -> SocketAddr {
+async fn serve(routes: Routes, settings: &[(&str, &str)]) -> SocketAddr {
     let config = Config::from_env(|name| {
         settings.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
-    let app =
-        App::around(routes, &config, Lifecycle::default(), Arc::new(Metrics::new(None, false).unwrap()));
+    let app = App::around(routes, &config, Lifecycle::default(), Metrics::new(None, false).unwrap()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { container::serve(listener, app, &config, std::future::pending()).await });
@@ -46,7 +46,7 @@ async fn a_panic_answers_500_and_the_process_lives() {
     async fn panics() {
         panic!("on purpose");
     }
-    let address = serve(Router::new().route("/panic", get(panics)), &[]).await;
+    let address = serve(vec![("/panic", get(panics))], &[]).await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let reply = request("GET", "/panic").send_on(connect(address).await, version).await.unwrap();
         assert_eq!(reply.status, 500);
@@ -58,9 +58,7 @@ async fn a_panic_answers_500_and_the_process_lives() {
 
 #[tokio::test]
 async fn a_handler_that_takes_too_long_answers_504() {
-    let address =
-        serve(Router::new().route("/", get(std::future::pending::<()>)), &[("REQUEST_TIMEOUT", "100ms")])
-            .await;
+    let address = serve(vec![("/", get(std::future::pending::<()>))], &[("REQUEST_TIMEOUT", "100ms")]).await;
     let reply = request("GET", "/").send(address).await;
     assert_eq!((reply.status.as_u16(), reply.json()["status"].as_u64()), (504, Some(504)));
 }

@@ -4,7 +4,7 @@
 //! local gateway. The events in `tests/data/events` have the shape that AWS documents.
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Bytes,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
@@ -16,13 +16,12 @@ use lambda_runtime::{Context, LambdaEvent};
 use math_service::{
     app::App,
     config::Config,
-    http::client_ip::ClientIp,
+    http::{Routes, client_ip::ClientIp},
     lifecycle::Lifecycle,
     targets::{Target, lambda},
     telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -57,14 +56,14 @@ async fn answer(event: Value) -> Value {
 }
 
 /// What a handler of the test's own answers.
-async fn answer_from(routes: Router, event: Value) -> Value {
-    let metrics = Arc::new(Metrics::new(None, false).unwrap());
-    answer_of(App::around(routes, &config(&[]), Lifecycle::default(), metrics), event).await
+async fn answer_from(routes: Routes, event: Value) -> Value {
+    let metrics = Metrics::new(None, false).unwrap();
+    answer_of(App::around(routes, &config(&[]), Lifecycle::default(), metrics).unwrap(), event).await
 }
 
 /// One handler at every path.
-fn everywhere(handler: MethodRouter) -> Router {
-    Router::new().route("/", handler.clone()).route("/{*path}", handler)
+fn everywhere(handler: MethodRouter) -> Routes {
+    vec![("/", handler.clone()), ("/{*path}", handler)]
 }
 
 /// The request as a handler sees it, as JSON.
@@ -249,7 +248,7 @@ async fn repeated_response_headers_are_joined_and_cookies_are_not() {
         ])
     }
     for front in FRONTS {
-        let answer = answer_from(Router::new().route("/", any(repeats)), event(front)).await;
+        let answer = answer_from(vec![("/", any(repeats))], event(front)).await;
         assert_eq!(header(&answer, "x-many"), "one, two", "{front}");
         let cookies = if answer["cookies"].is_null() {
             &answer["multiValueHeaders"]["set-cookie"]
@@ -324,10 +323,10 @@ async fn the_client_ip_comes_from_the_events_context() {
 
 #[tokio::test]
 async fn metrics_are_labelled_with_the_matched_route_not_with_the_uri() {
-    let metrics = Arc::new(Metrics::new(None, false).unwrap());
-    let routes = Router::new().route("/things/{id}", any(async || "thing"));
+    let metrics = Metrics::new(None, false).unwrap();
+    let routes = vec![("/things/{id}", any(async || "thing"))];
     for front in FRONTS {
-        let app = App::around(routes.clone(), &config(&[]), Lifecycle::default(), metrics.clone());
+        let app = App::around(routes.clone(), &config(&[]), Lifecycle::default(), metrics.clone()).unwrap();
         let mut event = event(front);
         set_path(&mut event, &format!("/things/{front}"));
         answer_of(app, event).await;
@@ -381,7 +380,7 @@ async fn a_panic_answers_500_and_the_function_lives() {
         panic!("on purpose");
     }
     for front in FRONTS {
-        let answer = answer_from(Router::new().route("/", get(panics).post(panics)), event(front)).await;
+        let answer = answer_from(vec![("/", get(panics).post(panics))], event(front)).await;
         assert_eq!(answer["statusCode"], 500, "{front}");
     }
 }

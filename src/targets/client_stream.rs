@@ -1,9 +1,12 @@
-//! Cuts clients that dribble a request's head.
+//! A client's connection as hyper sees it: slow heads are cut, and closing lingers.
 //!
 //! hyper's `header_read_timeout` counts the idle time before a request too, so one value would
 //! either close idle connections under a load balancer's feet or leave slow clients connected for
 //! as long as idle ones. This wrapper counts from the first byte of a head instead; hyper's own
 //! timer then serves as the limit on idle time.
+//!
+//! Closing a socket that has unread bytes resets it, and the reset may overtake the last answer (a
+//! 413, say). So closing ends our half, then reads and discards what the client still sends.
 
 use std::{
     io,
@@ -41,25 +44,24 @@ impl Exchanges {
 }
 
 /// A connection whose reads fail with `TimedOut` when a head takes longer than `limit`.
-pub(super) struct SlowHead<T> {
+pub(super) struct ClientStream<T> {
     io: T,
     exchanges: Exchanges,
     limit: Duration,
     /// The number of exchanges when the last bytes came in between two of them.
     head_since: Option<u64>,
     deadline: Option<(u64, Pin<Box<Sleep>>)>,
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> SlowHead<T> {
+/// How long a closing connection is read on.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl<T> ClientStream<T> {
     /// `accepted` is when the connection began: its first head is counted from there.
     pub(super) fn new(io: T, exchanges: Exchanges, limit: Duration, accepted: Instant) -> Self {
         let first = Box::pin(tokio::time::sleep_until(accepted + limit));
-        Self { io, exchanges, limit, head_since: Some(0), deadline: Some((0, first)) }
-    }
-
-    /// The connection itself.
-    pub(super) fn into_inner(self) -> T {
-        self.io
+        Self { io, exchanges, limit, head_since: Some(0), deadline: Some((0, first)), linger: None }
     }
 
     fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
@@ -78,7 +80,7 @@ impl<T> SlowHead<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for SlowHead<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -98,7 +100,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for SlowHead<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for SlowHead<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -108,8 +110,21 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SlowHead<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        }
+        let mut discarded = [0; 4096];
+        loop {
+            let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+            if linger.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut discarded);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,7 +151,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dribbled_head_fails_at_the_limit_however_many_bytes_come() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = SlowHead::new(server, Exchanges::default(), LIMIT, Instant::now());
+        let mut server = ClientStream::new(server, Exchanges::default(), LIMIT, Instant::now());
         let started = Instant::now();
         let dribble = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -156,10 +171,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn closing_reads_what_still_comes_and_ends_with_the_client_or_the_limit() {
+        for client_ends in [true, false] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let mut server = ClientStream::new(server, Exchanges::default(), LIMIT, Instant::now());
+            let started = Instant::now();
+            let closing = tokio::spawn(async move { server.shutdown().await });
+            client.write_all(&[b'x'; 1000]).await.unwrap();
+            if client_ends {
+                client.shutdown().await.unwrap();
+            }
+            closing.await.unwrap().unwrap();
+            let limit = if client_ends { Duration::ZERO } else { LINGER };
+            assert_eq!(started.elapsed().as_secs(), limit.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn neither_idle_time_nor_a_slow_body_counts() {
         let (mut client, server) = tokio::io::duplex(64);
         let exchanges = Exchanges::default();
-        let mut server = SlowHead::new(server, exchanges.clone(), LIMIT, Instant::now());
+        let mut server = ClientStream::new(server, exchanges.clone(), LIMIT, Instant::now());
         let mut read = [0; 4];
         client.write_all(b"head").await.unwrap();
         server.read_exact(&mut read).await.unwrap();
