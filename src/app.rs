@@ -1,6 +1,6 @@
 //! The only wiring: a checked [`Config`] becomes the service that both targets call.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{Router, extract::Request, http::StatusCode, response::Response};
 use tower::Service;
@@ -98,12 +98,12 @@ impl App {
         &self.0.edge.lifecycle
     }
 
-    /// Answers one request.
-    pub async fn serve(&self, mut request: Request) -> Response {
+    /// Answers one request. Where it came from is the target's to know.
+    pub async fn serve(&self, mut request: Request, client: Option<IpAddr>) -> Response {
         let Shared { router, counted, unmatched, base_path, edge } = &*self.0;
         path::normalise(&mut request, base_path);
         let route = counted.at(request.uri().path()).map_or(unmatched, |found| found.value);
-        edge.answer(route, request, |request| router.clone().call(request)).await
+        edge.answer(route, request, client, |request| router.clone().call(request)).await
     }
 }
 

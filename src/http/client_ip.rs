@@ -5,32 +5,25 @@ use std::net::IpAddr;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-/// The client's address, put into a request's extensions by the target that received it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientIp(pub IpAddr);
-
-impl ClientIp {
-    /// The nearest address that is not one of the trusted proxies: `peer` itself unless it is one,
-    /// else the last entry of `X-Forwarded-For` that is not. Entries further left are the caller's
-    /// own claim.
-    #[must_use]
-    pub fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
-        let peer = peer.to_canonical();
-        let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
-        if !is_trusted(&peer) {
-            return Self(peer);
-        }
-        // An entry that is no address ends the chain: nobody vouches for what is left of it.
-        let mut nearest = peer;
-        for entry in forwarded_for(headers) {
-            let Some(ip) = entry else { break };
-            nearest = ip;
-            if !is_trusted(&ip) {
-                break;
-            }
-        }
-        Self(nearest)
+/// The nearest address that is not one of the trusted proxies: `peer` itself unless it is one, else
+/// the last entry of `X-Forwarded-For` that is not. Entries further left are the caller's own claim.
+#[must_use]
+pub fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+    if !is_trusted(&peer) {
+        return peer;
     }
+    // An entry that is no address ends the chain: nobody vouches for what is left of it.
+    let mut nearest = peer;
+    for entry in forwarded_for(headers) {
+        let Some(ip) = entry else { break };
+        nearest = ip;
+        if !is_trusted(&ip) {
+            break;
+        }
+    }
+    nearest
 }
 
 /// The entries of `X-Forwarded-For`, the last (the nearest) first; `None` for one that is no address.
@@ -47,30 +40,30 @@ pub fn forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>
 mod tests {
     use super::*;
 
-    fn behind(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
+    fn client(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        ClientIp::behind(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        behind(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
 
     #[test]
     fn the_header_of_a_stranger_is_not_believed() {
-        assert_eq!(behind("203.0.113.9", &["1.2.3.4"], &[]), "203.0.113.9");
-        assert_eq!(behind("203.0.113.9", &["1.2.3.4"], &["10.0.0.0/8"]), "203.0.113.9");
+        assert_eq!(client("203.0.113.9", &["1.2.3.4"], &[]), "203.0.113.9");
+        assert_eq!(client("203.0.113.9", &["1.2.3.4"], &["10.0.0.0/8"]), "203.0.113.9");
     }
 
     #[test]
     fn the_nearest_entry_that_is_no_trusted_proxy_is_the_client() {
         let trusted = ["10.0.0.0/8"];
-        assert_eq!(behind("10.0.0.1", &["6.6.6.6, 1.2.3.4"], &trusted), "1.2.3.4");
-        assert_eq!(behind("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"], &trusted), "1.2.3.4");
-        assert_eq!(behind("10.0.0.1", &["6.6.6.6", "1.2.3.4"], &trusted), "1.2.3.4");
-        assert_eq!(behind("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &trusted), "10.0.0.3");
-        assert_eq!(behind("10.0.0.1", &["1.2.3.4, rubbish"], &trusted), "10.0.0.1");
-        assert_eq!(behind("10.0.0.1", &[], &trusted), "10.0.0.1");
-        assert_eq!(behind("::ffff:10.0.0.1", &["1.2.3.4"], &trusted), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4"], &trusted), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4, 10.0.0.2"], &trusted), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4"], &trusted), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &trusted), "10.0.0.3");
+        assert_eq!(client("10.0.0.1", &["1.2.3.4, rubbish"], &trusted), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[], &trusted), "10.0.0.1");
+        assert_eq!(client("::ffff:10.0.0.1", &["1.2.3.4"], &trusted), "1.2.3.4");
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     pin::pin,
     task::Poll,
@@ -20,7 +21,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 
-use super::{client_ip::ClientIp, host};
+use super::host;
 use crate::{
     lifecycle::{Lifecycle, Phase},
     problem::Problem,
@@ -51,18 +52,19 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Answers `request`, which matched `route`, with what `handle` makes of it.
+    /// Answers `request`, which matched `route` and came from `client`, with what `handle` makes of it.
     pub async fn answer<F>(
         &self,
         route: &RouteMetrics,
         request: Request,
+        client: Option<IpAddr>,
         handle: impl FnOnce(Request) -> F,
     ) -> Response
     where
         F: Future<Output = Result<Response, Infallible>>,
     {
-        let exchange = Exchange::begin(&request, &self.metrics);
-        let context = RequestContext::of(request.headers());
+        let exchange = Exchange::begin(&request, client, &self.metrics);
+        let context = RequestContext::of(request.headers(), client);
         let request_id = context.request_id.clone();
         let answered = async {
             let mut response = match self.admit(route, &request, exchange.active_now) {
@@ -123,18 +125,18 @@ fn completed(outcome: std::thread::Result<Result<Response, Infallible>>) -> Resp
 struct Exchange {
     started: Instant,
     method: Method,
-    client: Option<ClientIp>,
+    client: Option<IpAddr>,
     active_now: i64,
     _active: ActiveRequest,
 }
 
 impl Exchange {
-    fn begin(request: &Request, metrics: &Metrics) -> Self {
+    fn begin(request: &Request, client: Option<IpAddr>, metrics: &Metrics) -> Self {
         let (active, active_now) = metrics.enter();
         Self {
             started: Instant::now(),
             method: request.method().clone(),
-            client: request.extensions().get().copied(),
+            client,
             active_now,
             _active: active,
         }
@@ -148,7 +150,7 @@ impl Exchange {
             route = route.name(),
             status = response.status().as_u16(),
             seconds = elapsed.as_secs_f64(),
-            client = self.client.map(|ClientIp(ip)| tracing::field::display(ip)),
+            client = self.client.map(tracing::field::display),
             "Answered request"
         );
     }

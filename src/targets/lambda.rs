@@ -38,10 +38,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::App,
-    http::{
-        client_ip::{self, ClientIp},
-        path,
-    },
+    http::{client_ip, path},
     lifecycle::Phase,
     problem::Problem,
     telemetry::{
@@ -79,7 +76,7 @@ pub async fn answer(app: App, event: LambdaEvent<LambdaRequest>) -> Answer {
     let LambdaEvent { payload, context, .. } = event;
     let format = Format::of(&payload);
     let response = match request(payload, &context) {
-        Ok(request) => app.serve(request).await,
+        Ok((request, client)) => app.serve(request, client).await,
         Err(refused) => refused.answer().await,
     };
     Answer::encode(format, response).await
@@ -94,7 +91,7 @@ pub struct Refused {
 
 impl Refused {
     async fn answer(self: Box<Self>) -> Response {
-        let context = RequestContext::of(&self.headers);
+        let context = RequestContext::of(&self.headers, None);
         let request_id = context.request_id.clone();
         let mut response = context::scope(context, async { self.problem.into_response() }).await;
         response.headers_mut().insert(REQUEST_ID, request_id);
@@ -114,11 +111,11 @@ struct Parts {
     client: Option<IpAddr>,
 }
 
-/// The HTTP request that an event describes.
+/// The HTTP request that an event describes, and the client's address.
 ///
 /// # Errors
 /// When its body is not the base64 that it claims to be, or its path is too long for a URI.
-pub fn request(event: LambdaRequest, context: &Context) -> Result<Request, Box<Refused>> {
+pub fn request(event: LambdaRequest, context: &Context) -> Result<(Request, Option<IpAddr>), Box<Refused>> {
     let mut parts = match event {
         LambdaRequest::ApiGatewayV1(event) => Parts::from(event),
         LambdaRequest::ApiGatewayV2(event) => Parts::from(event),
@@ -220,7 +217,7 @@ impl Parts {
         }
     }
 
-    fn into_request(self) -> Result<Request, Box<Refused>> {
+    fn into_request(self) -> Result<(Request, Option<IpAddr>), Box<Refused>> {
         let refused =
             |headers, status, detail| Box::new(Refused { headers, problem: Problem::new(status, detail) });
         let Some(uri) = uri(&self.path, &self.query) else {
@@ -240,10 +237,7 @@ impl Parts {
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
-        if let Some(ip) = self.client {
-            request.extensions_mut().insert(ClientIp(ip.to_canonical()));
-        }
-        Ok(request)
+        Ok((request, self.client.map(|ip| ip.to_canonical())))
     }
 }
 

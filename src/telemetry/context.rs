@@ -3,6 +3,8 @@
 //! The HTTP layer opens the scope; log lines and problem documents read it. Code in between does
 //! not pass ids along, and code that runs outside of a request has none.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::trace::TraceContext;
@@ -24,14 +26,16 @@ pub struct RequestContext {
     pub request_id: HeaderValue,
     /// The caller's trace, if the request carried one.
     pub trace: Option<TraceContext>,
+    /// The client's address, where the target knows it.
+    pub client: Option<IpAddr>,
 }
 
 impl RequestContext {
     /// Takes the ids that a request's headers carry.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap, client: Option<IpAddr>) -> Self {
         let given = headers.get(&REQUEST_ID).filter(|id| is_well_formed(id.as_bytes()));
-        Self { request_id: given.cloned().unwrap_or_else(new_id), trace: TraceContext::of(headers) }
+        Self { request_id: given.cloned().unwrap_or_else(new_id), trace: TraceContext::of(headers), client }
     }
 
     /// The id as text.
@@ -78,7 +82,7 @@ mod tests {
     fn id_for(given: &[u8]) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
-        RequestContext::of(&headers).request_id().to_owned()
+        RequestContext::of(&headers, None).request_id().to_owned()
     }
 
     #[test]

@@ -5,9 +5,14 @@
 //! The message is `event`, the fields stand beside it, and `request_id` (with `trace_id` and
 //! `span_id` when the caller sent a trace) comes from the request in whose scope the event happened.
 
-use std::{cell::RefCell, error::Error, fmt, time::SystemTime};
+use std::{
+    cell::RefCell,
+    error::Error,
+    fmt::{self, Write as _},
+    time::SystemTime,
+};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -143,17 +148,27 @@ impl Visit for Line<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Straight into the line; `collect_str` escapes while it writes.
-        self.json(name(field), &Debugged(value));
+        self.name(name(field));
+        self.buffer.push(b'"');
+        // Writing to a `Vec` cannot fail.
+        let _ = write!(Escaped(self.buffer), "{value:?}");
+        self.buffer.push(b'"');
     }
 }
 
-/// A value's Debug output as a JSON string.
-struct Debugged<'a>(&'a dyn fmt::Debug);
+/// Text inside a JSON string, written as it comes: messages, and Debug output of any length.
+struct Escaped<'a>(&'a mut Vec<u8>);
 
-impl Serialize for Debugged<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:?}", self.0))
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+        if !text.as_bytes().iter().any(needs_escape) {
+            self.0.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
+        let quoted = serde_json::to_string(text).map_err(|_| fmt::Error)?;
+        self.0.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+        Ok(())
     }
 }
 
@@ -202,16 +217,19 @@ mod tests {
     fn an_event_is_one_line_with_its_fields_as_json_values() {
         let lines = lines(|| {
             tracing::info!(a = 10.0, n = 3_u64, ok = true, text = "q\"\n", bad = f64::NAN, "Received");
+            tracing::debug!(value = ?"tab\t", "quote \" and {}", "line\n");
             tracing::warn!(error = &io::Error::other("disk") as &(dyn Error + 'static), "Failed");
         });
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[1]["event"], "quote \" and line\n");
+        assert_eq!(lines[1]["value"], "\"tab\\t\"", "Debug output, quotes and all");
         assert_eq!(lines[0]["event"], "Received");
         assert_eq!(lines[0]["a"].to_string(), "10.0");
         assert_eq!((&lines[0]["n"], &lines[0]["ok"]), (&Value::from(3), &Value::from(true)));
         assert_eq!(lines[0]["text"], "q\"\n");
         assert_eq!(lines[0]["bad"], Value::Null);
         assert_eq!(lines[0]["level"], "info");
-        assert_eq!((&lines[1]["level"], &lines[1]["error"]), (&Value::from("warning"), &Value::from("disk")));
+        assert_eq!((&lines[2]["level"], &lines[2]["error"]), (&Value::from("warning"), &Value::from("disk")));
         let timestamp = lines[0]["timestamp"].as_str().unwrap();
         assert!(timestamp.ends_with('Z') && humantime::parse_rfc3339(timestamp).is_ok(), "{timestamp}");
         assert!(lines[0].get("request_id").is_none());
@@ -223,7 +241,7 @@ mod tests {
         headers.insert(context::REQUEST_ID, "req-1".parse().unwrap());
         let trace = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
         headers.insert("traceparent", trace.parse().unwrap());
-        let request = context::RequestContext::of(&headers);
+        let request = context::RequestContext::of(&headers, None);
         let span_id = request.trace.clone().unwrap().span_id;
         let future = context::scope(request, async { tracing::info!("Inside") });
         let lines = lines(|| futures_util::FutureExt::now_or_never(future).unwrap());

@@ -4,7 +4,6 @@
 //! local gateway. The events in `tests/data/events` have the shape that AWS documents.
 
 use axum::{
-    Extension,
     body::Bytes,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Uri, header},
@@ -16,10 +15,10 @@ use lambda_runtime::{Context, LambdaEvent};
 use math_service::{
     app::App,
     config::Config,
-    http::{Routes, client_ip::ClientIp},
+    http::Routes,
     lifecycle::Lifecycle,
     targets::{Target, lambda},
-    telemetry::metrics::Metrics,
+    telemetry::{context, metrics::Metrics},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -68,19 +67,14 @@ fn everywhere(handler: MethodRouter) -> Routes {
 
 /// The request as a handler sees it, as JSON.
 async fn seen(event: Value) -> Value {
-    async fn show(
-        uri: Uri,
-        headers: HeaderMap,
-        ip: Option<Extension<ClientIp>>,
-        body: Bytes,
-    ) -> axum::Json<Value> {
+    async fn show(uri: Uri, headers: HeaderMap, body: Bytes) -> axum::Json<Value> {
         let all = |name: &HeaderName| -> Vec<String> {
             headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).collect()
         };
         axum::Json(json!({
             "uri": uri.to_string(),
             "headers": headers.keys().map(|name| (name.to_string(), all(name))).collect::<std::collections::BTreeMap<_, _>>(),
-            "client": ip.map(|Extension(ClientIp(ip))| ip.to_string()),
+            "client": context::with(|request| request.client).flatten(),
             "body": String::from_utf8_lossy(&body),
         }))
     }
