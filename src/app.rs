@@ -2,7 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{Router, extract::Request, http::StatusCode, response::Response};
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use tower::Service;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
@@ -73,18 +78,16 @@ impl App {
             }
             router = router.route(path, methods);
         }
-        let mut router = router
+        let router = router
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
             .method_not_allowed_fallback(async || {
                 let detail = "this path does not take this method; the Allow header lists those it takes";
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             });
-        if !config.cors_allowed_origins.is_empty() {
-            router = router.layer(cors(config));
-        }
         let edge = Edge {
             max_in_flight: config.max_in_flight,
             request_timeout: config.request_timeout,
+            cors: (!config.cors_allowed_origins.is_empty()).then(|| cors(config)),
             lifecycle,
             metrics,
         };
@@ -104,6 +107,12 @@ impl App {
         path::normalise(&mut request, base_path);
         let route = counted.at(request.uri().path()).map_or(unmatched, |found| found.value);
         edge.answer(route, request, client, |request| router.clone().call(request)).await
+    }
+
+    /// Answers a request that its target could not read to its end, counted and marked like any other.
+    pub async fn refuse(&self, request: Request, client: Option<IpAddr>, problem: Problem) -> Response {
+        let Shared { unmatched, edge, .. } = &*self.0;
+        edge.answer(unmatched, request, client, async |_| Ok(problem.into_response())).await
     }
 }
 

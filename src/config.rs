@@ -10,6 +10,8 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::http::host;
+
 /// One setting as a user sees it.
 #[derive(Debug)]
 pub struct Setting {
@@ -114,7 +116,7 @@ impl Config {
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let env = Source { get: &get };
         let config = Self {
-            host: env.read("HOST", text)?,
+            host: env.read("HOST", host_name)?,
             port: env.read("PORT", number)?,
             log_filter: env.read("LOGLEVEL", log_filter)?,
             add_delay: env.read("ADD_DELAY", duration)?,
@@ -213,8 +215,9 @@ impl Source<'_> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one signature for every parser")]
-fn text(value: &str) -> Result<String, String> {
-    Ok(value.to_owned())
+fn host_name(value: &str) -> Result<String, String> {
+    // URLs put IPv6 addresses in brackets, sockets do not.
+    Ok(value.trim_start_matches('[').trim_end_matches(']').to_owned())
 }
 
 fn number<T: FromStr>(value: &str) -> Result<T, String> {
@@ -265,19 +268,26 @@ fn network(value: &str) -> Result<IpNet, String> {
     value
         .parse::<IpNet>()
         .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "CIDRs separated by commas, such as 10.0.0.0/8,192.168.1.7".to_owned())
+        .ok()
+        // Peers are compared as IPv4 wherever they are: a mapped range would match none.
+        .filter(|network| network.addr() == network.addr().to_canonical())
+        .ok_or_else(|| "CIDRs separated by commas, such as 10.0.0.0/8,192.168.1.7".to_owned())
 }
 
 /// An origin as a browser sends it: a scheme and an authority, nothing after.
 fn origin(value: &str) -> Result<HeaderValue, String> {
-    let is_origin = value == "*"
-        || value.split_once("://").is_some_and(|(scheme, host)| {
-            matches!(scheme, "http" | "https") && !host.is_empty() && !host.contains(['/', ' ', '?', '#'])
-        });
-    HeaderValue::from_str(value)
-        .ok()
-        .filter(|_| is_origin)
-        .ok_or_else(|| "origins separated by commas, such as https://example.com (no path), or *".to_owned())
+    let (scheme, authority) = value.split_once("://").unwrap_or_default();
+    // Browsers send lower case, and no default port: anything else would never match.
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    let is_origin = matches!(scheme, "http" | "https")
+        && !authority.is_empty()
+        && !authority.ends_with(default_port)
+        && !authority.bytes().any(|byte| byte.is_ascii_uppercase())
+        && host::is_host(authority);
+    HeaderValue::from_str(value).ok().filter(|_| is_origin || value == "*").ok_or_else(|| {
+        "origins as browsers send them, separated by commas, such as https://example.com (no path), or *"
+            .to_owned()
+    })
 }
 
 fn base_path(value: &str) -> Result<String, String> {
@@ -285,9 +295,15 @@ fn base_path(value: &str) -> Result<String, String> {
     if path.is_empty() {
         return Ok(String::new());
     }
-    let path = format!("/{path}");
-    let valid = path.parse::<axum::http::uri::PathAndQuery>().is_ok_and(|parsed| parsed.path() == path);
-    if valid && !path.contains("//") { Ok(path) } else { Err("a path such as /math".to_owned()) }
+    // What needs encoding, or is resolved by clients, would never match a request's path.
+    let is_plain = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    if path.split('/').all(is_plain) {
+        return Ok(format!("/{path}"));
+    }
+    Err("a path of letters, digits and -._~ such as /math".to_owned())
 }
 
 /// The crate whose events a bare level applies to.
@@ -300,6 +316,8 @@ fn log_filter(value: &str) -> Result<Targets, String> {
         return Ok(Targets::new().with_default(libraries).with_target(OWN_TARGET, level));
     }
     let directives = value.split(',').map(|directive| match directive.rsplit_once('=') {
+        // Spans and fields, in brackets, are not used here: a filter on them would silence everything.
+        Some((target, _)) if target.contains(['[', '{']) => None,
         Some((target, name)) => level(name).map(|level| format!("{target}={level}")),
         None => level(directive).map(|level| level.to_string()),
     });
@@ -360,7 +378,16 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/33", "CIDRs"),
             ("CORS_ALLOWED_ORIGINS", "https://example.com/path", "origins"),
             ("CORS_ALLOWED_ORIGINS", "example.com", "origins"),
+            ("CORS_ALLOWED_ORIGINS", "https://*.example.com", "origins"),
+            ("CORS_ALLOWED_ORIGINS", "https://u:p@example.com", "origins"),
+            ("CORS_ALLOWED_ORIGINS", "https://Example.com", "origins"),
+            ("CORS_ALLOWED_ORIGINS", "http://example.com:80", "origins"),
+            ("TRUSTED_PROXIES", "::ffff:10.0.0.0/104", "CIDRs"),
             ("BASE_PATH", "/a?b", "path"),
+            ("BASE_PATH", "/../a", "path"),
+            ("BASE_PATH", "/gr\u{fc}n", "path"),
+            ("BASE_PATH", "/%zz", "path"),
+            ("LOGLEVEL", "math_service[span]=info", "filter"),
             ("EMF_METRICS", "maybe", "true or false"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),

@@ -1,6 +1,6 @@
 //! The Lambda entry point: settings, telemetry, event loop. Packaged as `bootstrap`.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, io::Write, process::ExitCode};
 
 use math_service::{
     app::App,
@@ -25,17 +25,20 @@ async fn main() -> ExitCode {
     };
     match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, error),
+        Err(error) => fail(1, telemetry::log::chain(&*error)),
     }
 }
 
 async fn run(config: &Config) -> Result<(), lambda_runtime::Error> {
     let logs = telemetry::start(config.log_filter.clone())?;
     let app = App::new(config, Target::Lambda, Some(logs.clone()))?;
-    lambda::run(app, logs).await
+    let ended = lambda::run(app, logs.clone()).await;
+    logs.flush();
+    ended
 }
 
 fn fail(code: u8, reason: impl Display) -> ExitCode {
-    eprintln!("math-service: {reason}");
+    // Nobody may be reading: that must not turn a clear end into a panic.
+    let _ = writeln!(std::io::stderr(), "math-service: {reason}");
     ExitCode::from(code)
 }

@@ -1,6 +1,6 @@
 //! The container entry point: settings, telemetry, listener, drain.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use math_service::{
     app::App,
@@ -21,7 +21,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => run(),
         ["-h" | "--help"] => show(&help()),
@@ -54,7 +55,7 @@ async fn serve(config: &Config) -> ExitCode {
             (Err(error), _) => {
                 return fail(
                     1,
-                    format_args!("cannot listen on HOST={} PORT={}: {error}", config.host, config.port),
+                    format_args!("cannot listen on HOST={:?} PORT={}: {error}", config.host, config.port),
                 );
             }
             (_, Err(error)) => return fail(1, format_args!("cannot wait for signals: {error}")),
@@ -76,7 +77,10 @@ async fn serve(config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Completes at the first SIGTERM or SIGINT. A second one ends the process at once.
+/// Tools that stop a process and then its whole group send two signals in a burst: they mean one.
+const BURST: Duration = Duration::from_millis(500);
+
+/// Completes at the first SIGTERM or SIGINT. A later one ends the process at once.
 fn terminate() -> std::io::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (begin, begun) = tokio::sync::oneshot::channel();
@@ -84,7 +88,13 @@ fn terminate() -> std::io::Result<impl Future<Output = ()>> {
         let mut next = async || tokio::select! { _ = term.recv() => 15, _ = int.recv() => 2 };
         next().await;
         let _ = begin.send(());
-        let signal: i32 = next().await;
+        let burst_ends = tokio::time::Instant::now() + BURST;
+        let signal: i32 = loop {
+            let signal = next().await;
+            if tokio::time::Instant::now() >= burst_ends {
+                break signal;
+            }
+        };
         // The shell's convention for "ended by a signal".
         std::process::exit(128 + signal);
     });
@@ -102,13 +112,13 @@ fn help() -> String {
     )
 }
 
-#[expect(clippy::print_stdout, reason = "asked for by the user")]
+/// Nobody may be reading what these two print: that must not turn a clear end into a panic.
 fn show(text: &str) -> ExitCode {
-    print!("{text}");
+    let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn fail(code: u8, reason: impl std::fmt::Display) -> ExitCode {
-    eprintln!("math-service: {reason}");
+    let _ = writeln!(std::io::stderr(), "math-service: {reason}");
     ExitCode::from(code)
 }

@@ -1,6 +1,6 @@
 //! Whose request it is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -33,7 +33,12 @@ pub fn forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>
         .iter()
         .rev()
         .flat_map(|value| value.to_str().unwrap_or("invalid").rsplit(','))
-        .map(|entry| entry.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical()))
+        .map(|entry| address(entry.trim()).map(|ip| ip.to_canonical()))
+}
+
+/// An address, with the port that load balancers add when asked to preserve it.
+fn address(entry: &str) -> Option<IpAddr> {
+    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]
@@ -64,6 +69,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &trusted), "10.0.0.3");
         assert_eq!(client("10.0.0.1", &["1.2.3.4, rubbish"], &trusted), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[], &trusted), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["1.2.3.4:5678"], &trusted), "1.2.3.4");
         assert_eq!(client("::ffff:10.0.0.1", &["1.2.3.4"], &trusted), "1.2.3.4");
     }
 }

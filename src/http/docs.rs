@@ -55,13 +55,16 @@ pub(crate) async fn openapi() -> Response {
 mod ui {
     use axum::{
         Extension,
-        extract::Path,
+        extract::{Path, rejection::PathRejection},
         http::{HeaderMap, StatusCode, header},
         response::Html,
     };
 
     use super::*;
-    use crate::{http::path::AsSent, problem::Problem};
+    use crate::{
+        http::{accept, path::AsSent},
+        problem::Problem,
+    };
 
     /// Compressed by the build script.
     static SCRIPT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/swagger-ui-bundle.js.gz"));
@@ -91,20 +94,22 @@ mod ui {
             .into_response()
     }
 
-    async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    async fn asset(
+        name: Result<Path<String>, PathRejection>,
+        headers: HeaderMap,
+    ) -> Result<Response, Problem> {
         const SCRIPT_TYPE: &str = "text/javascript; charset=utf-8";
-        let (content_type, bytes) = match name.as_str() {
+        let (content_type, bytes) = match name.as_ref().map_or("", |Path(name)| name.as_str()) {
             "start.js" => return Ok(([(header::CONTENT_TYPE, SCRIPT_TYPE)], START).into_response()),
             "swagger-ui-bundle.js" => (SCRIPT_TYPE, SCRIPT),
             "swagger-ui.css" => ("text/css; charset=utf-8", STYLE),
             _ => return Err(Problem::new(StatusCode::NOT_FOUND, "no such asset")),
         };
-        let accepts_gzip = headers
-            .get_all(header::ACCEPT_ENCODING)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|value| value.contains("gzip") || value.contains('*')));
+        // A client that does not say what it takes, takes anything (RFC 9110 §12.5.3).
+        let accepts_gzip = !headers.contains_key(header::ACCEPT_ENCODING)
+            || accept::quality(&headers, &header::ACCEPT_ENCODING, &["gzip", "*"]).is_some_and(|q| q > 0.0);
         if !accepts_gzip {
-            let detail = "this file is kept compressed: send Accept-Encoding: gzip";
+            let detail = "this file is kept compressed: accept gzip";
             return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, detail));
         }
         let headers = [

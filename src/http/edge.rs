@@ -16,10 +16,12 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
+use tower::{Layer, Service};
+use tower_http::cors::CorsLayer;
 
 use super::host;
 use crate::{
@@ -45,6 +47,8 @@ pub struct Edge {
     pub max_in_flight: usize,
     /// Longest time from a request's head to its answer.
     pub request_timeout: Duration,
+    /// Which browsers may call, if any.
+    pub cors: Option<CorsLayer>,
     /// Whether the process is to stop, and how soon.
     pub lifecycle: Lifecycle,
     /// Where requests are counted.
@@ -67,9 +71,13 @@ impl Edge {
         let context = RequestContext::of(request.headers(), client);
         let request_id = context.request_id.clone();
         let answered = async {
-            let mut response = match self.admit(route, &request, exchange.active_now) {
+            let admitted = async |request| match self.admit(route, &request, exchange.active_now) {
                 Ok(()) => self.guard(handle(request)).await,
                 Err(refusal) => refusal.into_response(),
+            };
+            let mut response = match &self.cors {
+                Some(cors) if is_for_cors(&request) => across_origins(cors, request, admitted).await,
+                _ => admitted(request).await,
             };
             response.headers_mut().insert(context::REQUEST_ID, request_id);
             exchange.end(route, &response, &self.metrics);
@@ -110,6 +118,35 @@ impl Edge {
                     .into_response()
             }
         }
+    }
+}
+
+/// An OPTIONS request that no browser sent is not the layer's to answer.
+fn is_for_cors(request: &Request) -> bool {
+    request.method() != Method::OPTIONS
+        || request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Around refusals too: a browser cannot read an answer, nor its `Retry-After`, without these headers.
+async fn across_origins(
+    cors: &CorsLayer,
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    let mut answer = Some(answer);
+    let service = tower::service_fn(|request| {
+        let answer = answer.take();
+        async move {
+            Ok::<_, Infallible>(match answer {
+                Some(answer) => answer(request).await,
+                // A layer calls its service once a request.
+                None => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR).into_response(),
+            })
+        }
+    });
+    match cors.layer(service).call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     }
 }
 

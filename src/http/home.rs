@@ -1,7 +1,7 @@
 //! `GET /`: what this is and where to go, as JSON, or as a page for a browser.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, header},
     response::{Html, IntoResponse, Response},
@@ -10,11 +10,11 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Routes;
+use super::{Routes, accept, path::AsSent};
 use crate::targets::Target;
 
 /// The service's name card.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct Home {
     /// Always `math-service`.
     #[schema(example = "math-service")]
@@ -23,29 +23,43 @@ pub struct Home {
     version: &'static str,
     /// Which target answers.
     target: Target,
-    /// Paths to go on from here, relative to this one.
+    /// Where to go on from here, relative to this URL.
     links: Links,
 }
 
 /// Where to go from here.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 struct Links {
     /// The OpenAPI document.
-    openapi: &'static str,
+    #[schema(example = "openapi.json")]
+    openapi: String,
     /// The interactive page, where this build has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    docs: Option<&'static str>,
+    #[schema(example = "docs")]
+    docs: Option<String>,
     /// Health for people.
-    health: &'static str,
+    #[schema(example = "health")]
+    health: String,
 }
 
 /// The home route.
 #[must_use]
 pub fn routes(target: Target) -> Routes {
-    let docs = cfg!(feature = "docs-ui").then_some("docs");
-    let links = Links { openapi: "openapi.json", docs, health: "health" };
-    let home = Home { name: "math-service", version: crate::VERSION, target, links };
-    vec![("/", get(show).with_state(home))]
+    vec![("/", get(show).with_state(target))]
+}
+
+impl Home {
+    fn at(target: Target, as_sent: Option<&str>) -> Self {
+        // Seen at `/math`, a relative `docs` is `/docs`: the last segment has to come first.
+        let folder = match as_sent.and_then(|path| path.rsplit('/').next()) {
+            None | Some("") => String::new(),
+            Some(last) => format!("{last}/"),
+        };
+        let link = |path: &str| format!("{folder}{path}");
+        let docs = cfg!(feature = "docs-ui").then(|| link("docs"));
+        let links = Links { openapi: link("openapi.json"), docs, health: link("health") };
+        Self { name: "math-service", version: crate::VERSION, target, links }
+    }
 }
 
 /// What this is, which target answers, and where to go.
@@ -54,7 +68,12 @@ pub fn routes(target: Target) -> Routes {
         (Home = "application/json"), (String = "text/html"),
     )),
 ))]
-pub(crate) async fn show(State(home): State<Home>, headers: HeaderMap) -> Response {
+pub(crate) async fn show(
+    State(target): State<Target>,
+    as_sent: Option<Extension<AsSent>>,
+    headers: HeaderMap,
+) -> Response {
+    let home = Home::at(target, as_sent.as_ref().map(|Extension(AsSent(uri))| uri.path()));
     let page = if prefers_html(&headers) {
         let policy = "default-src 'none'; style-src 'unsafe-inline'";
         (
@@ -69,43 +88,38 @@ pub(crate) async fn show(State(home): State<Home>, headers: HeaderMap) -> Respon
 }
 
 fn page(home: &Home) -> String {
-    let Home { name, version, target, .. } = home;
+    let Home { name, version, target, links } = home;
+    let Links { openapi, docs, health } = links;
     let docs =
-        home.links.docs.map_or(String::new(), |_| "<li><a href=\"docs\">Try the API</a></li>".to_owned());
+        docs.as_ref().map_or(String::new(), |docs| format!("<li><a href=\"{docs}\">Try the API</a></li>"));
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title>\
          <meta name=\"viewport\" content=\"width=device-width\">\
          <style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui;max-width:40rem;margin:2rem auto;padding:0 1rem}}</style>\
          </head><body><h1>{name}</h1><p>Version {version}, answered by the {target} target.</p>\
          <pre>curl -d '{{\"a\":10,\"b\":5}}' -H 'content-type: application/json' URL</pre>\
-         <ul>{docs}<li><a href=\"openapi.json\">OpenAPI</a></li><li><a href=\"health\">Health</a></li></ul></body></html>",
+         <ul>{docs}<li><a href=\"{openapi}\">OpenAPI</a></li><li><a href=\"{health}\">Health</a></li></ul></body></html>",
     )
 }
 
-/// Whether `Accept` ranks `text/html` above JSON (RFC 9110 §12.5.1). curl's `*/*` does not.
+/// Whether `Accept` ranks `text/html` above JSON. curl's `*/*` does not.
 fn prefers_html(headers: &HeaderMap) -> bool {
-    let ranges =
-        || headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let quality = |media_type: &str| {
-        let (main, _) = media_type.split_once('/').unwrap_or_default();
-        let wildcard = format!("{main}/*");
-        [media_type, &wildcard, "*/*"].iter().find_map(|wanted| {
-            ranges().find_map(|range| {
-                let mut parts = range.split(';').map(str::trim);
-                let matches = parts.next()?.eq_ignore_ascii_case(wanted);
-                let q = parts
-                    .find_map(|part| part.strip_prefix("q="))
-                    .map_or(Some(1.0), |q| q.parse::<f32>().ok());
-                matches.then_some(q?)
-            })
-        })
-    };
-    quality("text/html").unwrap_or(0.0) > quality("application/json").unwrap_or(0.0)
+    let quality = |candidates: &[&str]| accept::quality(headers, &header::ACCEPT, candidates).unwrap_or(0.0);
+    quality(&["text/html", "text/*", "*/*"]) > quality(&["application/json", "application/*", "*/*"])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_work_wherever_the_service_is_mounted() {
+        let docs = |as_sent| Home::at(Target::Container, as_sent).links.health;
+        assert_eq!(docs(None), "health");
+        assert_eq!(docs(Some("/math/")), "health");
+        assert_eq!(docs(Some("/math")), "math/health");
+        assert_eq!(docs(Some("//")), "health");
+    }
 
     #[test]
     fn only_a_caller_that_prefers_it_gets_the_page() {

@@ -14,20 +14,28 @@ use axum::http::{HeaderMap, Uri, Version, header};
 pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Cow<'static, str>> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(_), Some(_)) => Err("the Host header is given more than once".into()),
-        (Some(host), None) if host.to_str().is_ok_and(is_host) => Ok(()),
-        (Some(_), None) => Err("the Host header is malformed".into()),
-        // HTTP/2 carries the host in :authority, HTTP/1.0 needs none.
-        (None, _) if version == Version::HTTP_11 && uri.authority().is_none() => {
-            Err("the Host header is missing".into())
+        (Some(_), Some(_)) => return Err("the Host header is given more than once".into()),
+        (Some(host), None) if !host.to_str().is_ok_and(is_host) => {
+            return Err("the Host header is malformed".into());
         }
-        (None, _) => Ok(()),
+        // HTTP/2 carries the host in :authority, HTTP/1.0 needs none.
+        (None, _)
+            if version == Version::HTTP_11 || (version > Version::HTTP_11 && uri.authority().is_none()) =>
+        {
+            return Err("the Host header is missing".into());
+        }
+        _ => {}
+    }
+    match uri.authority() {
+        Some(authority) if !is_host(authority.as_str()) => Err("the request's authority is malformed".into()),
+        _ => Ok(()),
     }
 }
 
-/// `uri-host [":" port]` (RFC 3986 §3.2.2). An empty host is allowed by RFC 9112 for targets
+/// `uri-host [":" port]` (RFC 3986 §3.2.2), less what no real host name has: sub-delimiters, among
+/// them the comma that joins two, and percent-encoding. An empty one is allowed by RFC 9112 for targets
 /// without an authority.
-fn is_host(value: &str) -> bool {
+pub(crate) fn is_host(value: &str) -> bool {
     let (host, port) = match value.rfind([':', ']']) {
         Some(index) if value.as_bytes()[index] == b':' => (&value[..index], &value[index + 1..]),
         _ => (value, ""),
@@ -36,9 +44,9 @@ fn is_host(value: &str) -> bool {
         port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
     let host_is_valid = match host.strip_prefix('[') {
         Some(address) => address.strip_suffix(']').is_some_and(|a| a.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)),
+        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)),
     };
-    host_is_valid && port_is_valid
+    host_is_valid && port_is_valid && (!host.is_empty() || value.is_empty())
 }
 
 #[cfg(test)]
@@ -73,6 +81,9 @@ mod tests {
             "user@host",
             "h:1:2",
             "<h>",
+            ":80",
+            "%zz",
+            "a!b",
             "h?",
         ] {
             assert!(!is_host(host), "{host}");
@@ -85,6 +96,9 @@ mod tests {
         let uri = Uri::from_static("/");
         assert!(check(Version::HTTP_11, &uri, &headers).is_err());
         assert!(check(Version::HTTP_10, &uri, &headers).is_ok());
+        assert!(check(Version::HTTP_2, &uri, &headers).is_err());
+        assert!(check(Version::HTTP_11, &Uri::from_static("http://h/"), &headers).is_err());
+        assert!(check(Version::HTTP_2, &Uri::from_static("http://u@h/"), &headers).is_err());
         assert!(check(Version::HTTP_2, &Uri::from_static("http://h/"), &headers).is_ok());
         headers.append(header::HOST, "a".parse().unwrap());
         assert!(check(Version::HTTP_11, &uri, &headers).is_ok());

@@ -69,9 +69,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     let mut declared = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (declared.next(), declared.next()) else { return false };
     let Ok(value) = value.to_str() else { return false };
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
-        || (essence.len() > "application/+json".len() && essence.to_ascii_lowercase().ends_with("+json"))
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some((kind, subtype)) = essence.split_once('/') else { return false };
+    let is_token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
+    };
+    let has_suffix = subtype.strip_suffix("+json").is_some_and(|stem| !stem.is_empty());
+    is_token(kind) && is_token(subtype) && (essence == "application/json" || has_suffix)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
@@ -234,11 +238,24 @@ mod tests {
             is_json(&headers)
         };
         assert!(
-            ["application/json", "Application/JSON; charset=utf-8", "application/hal+json"]
+            ["application/json", "Application/JSON; charset=utf-8", "application/hal+json", "a/b+json"]
                 .iter()
                 .all(|v| is(v))
         );
-        assert!(!["text/plain", "application/jsonp", "+json", "", "application/xml"].iter().any(|v| is(v)));
+        assert!(
+            ![
+                "text/plain",
+                "application/jsonp",
+                "+json",
+                "",
+                "application/xml",
+                "application/+json",
+                "x+json",
+                "text/plain, a/b+json"
+            ]
+            .iter()
+            .any(|v| is(v))
+        );
         assert!(!is_json(&HeaderMap::new()));
     }
 }

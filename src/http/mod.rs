@@ -2,6 +2,7 @@
 //!
 //! A request meets, in this order: [`path::normalise`], [`edge::Edge::answer`], the router.
 
+pub mod accept;
 pub mod client_ip;
 pub mod docs;
 pub mod edge;

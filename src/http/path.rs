@@ -11,31 +11,60 @@ use axum::{
 #[derive(Debug, Clone)]
 pub struct AsSent(pub Uri);
 
-/// Removes the base path, doubled slashes and a trailing slash, so that `//`, `/healthz/` and
-/// `/math/healthz` (with base path `/math`) reach the same routes as `/` and `/healthz`.
+/// Removes doubled slashes, a trailing slash and the base path, and decodes what needs no encoding, so
+/// that `//`, `/healthz/`, `/%68ealthz` and `/math/healthz` (with base path `/math`) reach the same
+/// routes as `/` and `/healthz`.
 ///
 /// A request outside of the base path is left as it is: probes inside the cluster do not know it.
 pub fn normalise(request: &mut Request, base_path: &str) {
     if let Cow::Owned(path) = routed(request.uri().path(), base_path) {
         let clean = with_path(request.uri(), &path);
         let as_sent = std::mem::replace(request.uri_mut(), clean);
-        request.extensions_mut().insert(AsSent(as_sent));
+        // A target that changed the path already has said what it was.
+        if request.extensions().get::<AsSent>().is_none() {
+            request.extensions_mut().insert(AsSent(as_sent));
+        }
     }
 }
 
 /// The path that is routed; borrowed when it is right already, which is the usual case.
 fn routed<'a>(path: &'a str, base_path: &str) -> Cow<'a, str> {
-    let inner = strip(path, base_path);
-    let is_clean = inner.len() == path.len() && !path.contains("//") && (path == "/" || !path.ends_with('/'));
-    if is_clean {
-        return Cow::Borrowed(path);
+    let is_clean = (path == "/" || !path.ends_with('/')) && !path.contains("//") && !path.contains('%');
+    let clean = if is_clean { Cow::Borrowed(path) } else { Cow::Owned(collapsed(&unreserved_decoded(path))) };
+    match strip(&clean, base_path) {
+        rest if rest.len() == clean.len() => clean,
+        "" => Cow::Owned("/".to_owned()),
+        rest => Cow::Owned(rest.to_owned()),
     }
-    let mut clean = String::with_capacity(inner.len() + 1);
-    for segment in inner.split('/').filter(|segment| !segment.is_empty()) {
+}
+
+fn collapsed(path: &str) -> String {
+    let mut clean = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         clean.push('/');
         clean.push_str(segment);
     }
-    Cow::Owned(if clean.is_empty() { "/".to_owned() } else { clean })
+    if clean.is_empty() { "/".to_owned() } else { clean }
+}
+
+/// Letters, digits and `-._~` mean the same encoded or not (RFC 3986 §6.2.2.2).
+fn unreserved_decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from);
+        match code.filter(|c| c.is_ascii_alphanumeric() || "-._~".contains(*c)) {
+            Some(unreserved) => {
+                decoded.push(unreserved);
+                decoded.push_str(&part[2..]);
+            }
+            None => {
+                decoded.push('%');
+                decoded.push_str(part);
+            }
+        }
+    }
+    decoded
 }
 
 /// `path` without `prefix`, if `prefix` is whole segments of it.
@@ -79,7 +108,9 @@ mod tests {
             ("/a//b/?x=1//2", "/a/b?x=1//2"),
             ("/a/b", "/a/b"),
             ("http://host//healthz/", "http://host/healthz"),
-            ("*", "*"),
+            ("/%68ealthz", "/healthz"),
+            ("/%2F%3f%C3%BC%zz%", "/%2F%3f%C3%BC%zz%"),
+            ("/a%2Eb%7e", "/a.b~"),
         ] {
             assert_eq!(normalised(given, ""), routed, "{given}");
         }
@@ -95,6 +126,8 @@ mod tests {
             ("/mathematics", "/mathematics"),
             ("/healthz", "/healthz"),
             ("/math/math", "/math"),
+            ("//math//healthz/", "/healthz"),
+            ("/m%61th/healthz", "/healthz"),
         ] {
             assert_eq!(normalised(given, "/math"), routed, "{given}");
         }

@@ -24,75 +24,156 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Counts a connection's requests: even between two requests, odd while one is being served.
+/// How long a client may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For the head of a request, from its first byte.
+    pub(super) head: Duration,
+    /// Between two requests.
+    pub(super) idle: Duration,
+    /// Until it takes some more of an answer.
+    pub(super) write: Duration,
+}
+
+/// A client may end its half of the connection and still wait for the answer; one that is gone looks
+/// the same. So the end is held back for as long as an answer usually takes, and no longer: the work
+/// for a client that is gone must stop.
+const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+/// How long a closing connection is read on. Below the time that a drain leaves for last answers.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Counts a connection's requests: those begun and those answered.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Exchanges(Arc<AtomicU64>);
+pub(super) struct Exchanges(Arc<[AtomicU64; 2]>);
 
 impl Exchanges {
     pub(super) fn begin(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0[0].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn end(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0[1].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The number that stays the same for as long as no further request's head is complete.
-    fn current(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+    fn begun(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.begun() != self.0[1].load(Ordering::Relaxed)
+    }
+
+    /// Waits until a connection brought no request for as long as it may: the first has to come as fast
+    /// as a head, the next ones within the idle time (and up to twice that).
+    pub(super) async fn unused(&self, patience: Patience) {
+        let mut before = self.begun();
+        tokio::time::sleep(if before == 0 { patience.head } else { patience.idle }).await;
+        while self.is_busy() || self.begun() != before {
+            before = self.begun();
+            tokio::time::sleep(patience.idle).await;
+        }
     }
 }
 
-/// A connection whose reads fail with `TimedOut` when a head takes longer than `limit`.
+/// A connection that fails with `TimedOut` when its client keeps us waiting too long.
 pub(super) struct ClientStream<T> {
     io: T,
     exchanges: Exchanges,
-    limit: Duration,
-    /// The number of exchanges when the last bytes came in between two of them.
+    patience: Patience,
+    /// How many requests had begun when the last bytes came in between two of them.
     head_since: Option<u64>,
-    deadline: Option<(u64, Pin<Box<Sleep>>)>,
+    head_deadline: Option<(u64, Pin<Box<Sleep>>)>,
+    write_deadline: Option<Pin<Box<Sleep>>>,
+    half_closed: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a closing connection is read on.
-const LINGER: Duration = Duration::from_secs(2);
-
 impl<T> ClientStream<T> {
     /// `accepted` is when the connection began: its first head is counted from there.
-    pub(super) fn new(io: T, exchanges: Exchanges, limit: Duration, accepted: Instant) -> Self {
-        let first = Box::pin(tokio::time::sleep_until(accepted + limit));
-        Self { io, exchanges, limit, head_since: Some(0), deadline: Some((0, first)), linger: None }
+    pub(super) fn http1(io: T, exchanges: Exchanges, patience: Patience, accepted: Instant) -> Self {
+        let first = Box::pin(tokio::time::sleep_until(accepted + patience.head));
+        let head_deadline = Some((0, first));
+        Self { head_since: Some(0), head_deadline, ..Self::new(io, exchanges, patience) }
     }
 
-    fn is_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = self.exchanges.current();
+    /// HTTP/2 has heads of several requests on their way at once: [`Exchanges::unused`] looks after those.
+    pub(super) fn http2(io: T, patience: Patience) -> Self {
+        Self::new(io, Exchanges::default(), patience)
+    }
+
+    fn new(io: T, exchanges: Exchanges, patience: Patience) -> Self {
+        Self {
+            io,
+            exchanges,
+            patience,
+            head_since: None,
+            head_deadline: None,
+            write_deadline: None,
+            half_closed: None,
+            linger: None,
+        }
+    }
+
+    fn is_head_too_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = self.exchanges.begun();
         if self.head_since != Some(now) {
-            self.deadline = None;
+            self.head_deadline = None;
             return false;
         }
-        let limit = self.limit;
+        let limit = self.patience.head;
         let fresh = || (now, Box::pin(tokio::time::sleep(limit)));
-        let (since, sleep) = self.deadline.get_or_insert_with(fresh);
+        let (since, sleep) = self.head_deadline.get_or_insert_with(fresh);
         if *since != now {
             (*since, *sleep) = fresh();
         }
         sleep.as_mut().poll(cx).is_ready()
+    }
+
+    /// Whether to keep the end of the client's half to ourselves for now.
+    fn holds_back_end(&mut self, cx: &mut Context<'_>) -> bool {
+        let sleep = self.half_closed.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
+        self.exchanges.is_busy() && sleep.as_mut().poll(cx).is_pending()
+    }
+
+    /// A write that waits, until it has waited too long.
+    fn or_too_slow<R>(&mut self, written: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        let limit = self.patience.write;
+        let sleep = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.half_closed.is_some() && this.holds_back_end(cx) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
             // Only a read that has to wait for more can be a slow one: a request that arrives in
             // one piece never touches a timer.
-            Poll::Pending if this.is_too_slow(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if this.is_head_too_slow(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(())) if buf.filled().len() == before => {
+                if this.holds_back_end(cx) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                }
+            }
             Poll::Ready(result) => {
-                let between_requests = this.exchanges.current().is_multiple_of(2);
-                if between_requests && buf.filled().len() > before {
-                    this.head_since = Some(this.exchanges.current());
+                if this.head_since.is_some() && !this.exchanges.is_busy() {
+                    this.head_since = Some(this.exchanges.begun());
                 }
                 Poll::Ready(result)
             }
@@ -102,7 +183,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientStream<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.or_too_slow(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -114,7 +196,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
         }
         let mut discarded = [0; 4096];
-        loop {
+        // The client's half has ended already: there is nothing to wait for.
+        while self.half_closed.is_none() {
             let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
             if linger.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
@@ -122,9 +205,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
             let mut buffer = ReadBuf::new(&mut discarded);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+                break;
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,7 +220,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.or_too_slow(written, cx)
     }
 }
 
@@ -147,11 +232,12 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(10);
+    const PATIENCE: Patience = Patience { head: LIMIT, idle: LIMIT, write: LIMIT };
 
     #[tokio::test(start_paused = true)]
     async fn a_dribbled_head_fails_at_the_limit_however_many_bytes_come() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = ClientStream::new(server, Exchanges::default(), LIMIT, Instant::now());
+        let mut server = ClientStream::http1(server, Exchanges::default(), PATIENCE, Instant::now());
         let started = Instant::now();
         let dribble = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -174,7 +260,7 @@ mod tests {
     async fn closing_reads_what_still_comes_and_ends_with_the_client_or_the_limit() {
         for client_ends in [true, false] {
             let (mut client, server) = tokio::io::duplex(64);
-            let mut server = ClientStream::new(server, Exchanges::default(), LIMIT, Instant::now());
+            let mut server = ClientStream::http1(server, Exchanges::default(), PATIENCE, Instant::now());
             let started = Instant::now();
             let closing = tokio::spawn(async move { server.shutdown().await });
             client.write_all(&[b'x'; 1000]).await.unwrap();
@@ -188,10 +274,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_answer_is_cut() {
+        let (client, server) = tokio::io::duplex(64);
+        let mut server = ClientStream::http2(server, PATIENCE);
+        let started = Instant::now();
+        let error = server.write_all(&[b'x'; 1000]).await.unwrap_err();
+        assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::TimedOut, LIMIT.as_secs()));
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_clients_half_is_held_back_while_it_waits_for_an_answer() {
+        for answered in [true, false] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let exchanges = Exchanges::default();
+            let mut server = ClientStream::http1(server, exchanges.clone(), PATIENCE, Instant::now());
+            exchanges.begin();
+            client.shutdown().await.unwrap();
+            let started = Instant::now();
+            let mut read = [0; 4];
+            if answered {
+                let early = tokio::time::timeout(HALF_CLOSED / 2, server.read(&mut read)).await;
+                assert!(early.is_err(), "not told while the answer is being made");
+                exchanges.end();
+            }
+            assert_eq!(server.read(&mut read).await.unwrap(), 0);
+            assert_eq!(started.elapsed(), if answered { HALF_CLOSED / 2 } else { HALF_CLOSED });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn neither_idle_time_nor_a_slow_body_counts() {
         let (mut client, server) = tokio::io::duplex(64);
         let exchanges = Exchanges::default();
-        let mut server = ClientStream::new(server, exchanges.clone(), LIMIT, Instant::now());
+        let mut server = ClientStream::http1(server, exchanges.clone(), PATIENCE, Instant::now());
         let mut read = [0; 4];
         client.write_all(b"head").await.unwrap();
         server.read_exact(&mut read).await.unwrap();

@@ -17,11 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
-use super::client_stream::{ClientStream, Exchanges};
+use super::client_stream::{ClientStream, Exchanges, Patience};
 use crate::{
     app::App,
     config::Config,
@@ -44,8 +44,11 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
         lifecycle: app.lifecycle().clone(),
         app,
         trusted_proxies: config.trusted_proxies.clone(),
-        header_read_timeout: config.header_read_timeout,
-        keep_alive_timeout: config.keep_alive_timeout,
+        patience: Patience {
+            head: config.header_read_timeout,
+            idle: config.keep_alive_timeout,
+            write: config.request_timeout,
+        },
         connections: TaskTracker::new(),
     });
     server.lifecycle.advance(Phase::Ready);
@@ -54,16 +57,17 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     tracing::info!("Draining");
     server.lifecycle.advance(Phase::Draining);
     server.accept_until(&listener, sleep(config.drain_delay)).await;
-    server.accept_what_is_queued(listener);
-    server.finish(config.drain_timeout).await;
+    let drain_ends = Instant::now() + config.drain_timeout;
+    // Without file descriptors it takes until some connections have ended.
+    let _ = timeout_at(drain_ends, server.accept_what_is_queued(listener)).await;
+    server.finish(drain_ends).await;
 }
 
 struct Server {
     app: App,
     lifecycle: Lifecycle,
     trusted_proxies: Vec<IpNet>,
-    header_read_timeout: Duration,
-    keep_alive_timeout: Duration,
+    patience: Patience,
     connections: TaskTracker,
 }
 
@@ -83,18 +87,26 @@ impl Server {
 
     /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
     /// listener. tokio's readiness may be stale, so the system itself is asked until it has no more.
-    fn accept_what_is_queued(self: &Arc<Self>, listener: TcpListener) {
+    async fn accept_what_is_queued(self: &Arc<Self>, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = listener.accept() {
-            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                self.spawn(stream, peer);
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    stream.map_or_else(
+                        |error| tracing::warn!(%error, "Lost a connection"),
+                        |s| self.spawn(s, peer),
+                    );
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => back_off(&error).await,
             }
         }
     }
 
-    async fn finish(&self, drain_timeout: Duration) {
+    async fn finish(&self, drain_ends: Instant) {
         self.connections.close();
-        if timeout(drain_timeout, self.connections.wait()).await.is_err() {
+        if timeout_at(drain_ends, self.connections.wait()).await.is_err() {
             self.lifecycle.advance(Phase::Cut);
             if timeout(LAST_WORDS, self.connections.wait()).await.is_err() {
                 tracing::warn!(
@@ -112,17 +124,21 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
-        let first_bytes = speaks_http2(&stream);
-        match tokio::time::timeout_at(accepted + self.header_read_timeout, first_bytes).await {
-            Ok(Ok(true)) => self.http2(stream, peer).await,
-            Ok(Ok(false)) => self.http1(stream, peer, accepted).await,
-            Ok(Err(_)) | Err(_) => {}
+        let is_http2 = tokio::select! {
+            spoken = speaks_http2(&stream) => spoken.ok(),
+            () = sleep_until(accepted + self.patience.head) => None,
+            () = self.lifecycle.reached(Phase::Cut) => None,
+        };
+        match is_http2 {
+            Some(true) => self.http2(stream, peer).await,
+            Some(false) => self.http1(stream, peer, accepted).await,
+            None => {}
         }
     }
 
     async fn http1(&self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
         let exchanges = Exchanges::default();
-        let io = ClientStream::new(stream, exchanges.clone(), self.header_read_timeout, accepted);
+        let io = ClientStream::http1(stream, exchanges.clone(), self.patience, accepted);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             exchanges.begin();
             async {
@@ -133,7 +149,7 @@ impl Server {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.keep_alive_timeout)
+            .header_read_timeout(self.patience.idle)
             // Answers are small: copying one into a buffer is cheaper than a vectored write.
             .writev(false)
             .serve_connection(TokioIo::new(io), service);
@@ -152,23 +168,34 @@ impl Server {
 
     async fn http2(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         // HTTP/2 answers each request in a task of its own, which needs a share in the server.
+        let exchanges = Exchanges::default();
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request.map(Body::new), peer).await) }
+            let (server, exchanges) = (self.clone(), exchanges.clone());
+            exchanges.begin();
+            async move {
+                let response = server.answer(request.map(Body::new), peer).await;
+                exchanges.end();
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(HTTP2_PING)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(ClientStream::http2(stream, self.patience)), service);
         tokio::pin!(connection);
         tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            () = self.lifecycle.reached(Phase::Draining) => {}
+            () = exchanges.unused(self.patience) => {}
+        }
+        // GOAWAY: streams that are open, or on their way, are still answered.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
             _ = &mut connection => {}
-            // GOAWAY: streams that are open, or on their way, are still answered.
-            () = self.lifecycle.reached(Phase::Draining) => {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
+            // A client that keeps the connection open all the same has nothing more to get here.
+            () = exchanges.unused(self.patience) => {}
         }
     }
 }

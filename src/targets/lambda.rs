@@ -6,7 +6,7 @@
 //! query or base64 body, where the container answers 400. [`request`] and [`Answer`] make the two
 //! targets equal instead; each difference has a test in `tests/api/lambda.rs`.
 
-use std::{convert::Infallible, net::IpAddr};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ use axum::{
         HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{CONTENT_ENCODING, COOKIE, Entry, HOST, SET_COOKIE},
     },
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
@@ -38,14 +38,20 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     app::App,
-    http::{client_ip, path},
+    http::{
+        client_ip,
+        path::{self, AsSent},
+    },
     lifecycle::Phase,
     problem::Problem,
     telemetry::{
-        context::{self, REQUEST_ID, RequestContext},
+        context::{self, REQUEST_ID},
         writer::Writer,
     },
 };
+
+/// How long the Extensions API, on the same machine, may take to register the function.
+const REGISTRATION: Duration = Duration::from_secs(2);
 
 /// Answers events until Lambda ends the process.
 ///
@@ -77,32 +83,28 @@ pub async fn answer(app: App, event: LambdaEvent<LambdaRequest>) -> Answer {
     let format = Format::of(&payload);
     let response = match request(payload, &context) {
         Ok((request, client)) => app.serve(request, client).await,
-        Err(refused) => refused.answer().await,
+        Err(refused) => {
+            let Refused { request, client, problem } = *refused;
+            app.refuse(request, client, problem).await
+        }
     };
     Answer::encode(format, response).await
 }
 
-/// An event that cannot be expressed as an HTTP request.
+/// An event that cannot be expressed as an HTTP request: what can be of it, and what cannot.
 #[derive(Debug)]
 pub struct Refused {
-    headers: HeaderMap,
+    request: Request,
+    client: Option<IpAddr>,
     problem: Problem,
-}
-
-impl Refused {
-    async fn answer(self: Box<Self>) -> Response {
-        let context = RequestContext::of(&self.headers, None);
-        let request_id = context.request_id.clone();
-        let mut response = context::scope(context, async { self.problem.into_response() }).await;
-        response.headers_mut().insert(REQUEST_ID, request_id);
-        response
-    }
 }
 
 /// What the gateways' events have in common.
 struct Parts {
     method: Method,
     path: String,
+    /// The path before the stage was removed from it, where it was.
+    as_sent: Option<String>,
     query: String,
     headers: HeaderMap,
     body: Option<String>,
@@ -122,7 +124,7 @@ pub fn request(event: LambdaRequest, context: &Context) -> Result<(Request, Opti
         LambdaRequest::Alb(event) => Parts::from(event),
         _ => {
             let problem = Problem::new(StatusCode::BAD_REQUEST, "events of this kind are not supported");
-            return Err(Box::new(Refused { headers: HeaderMap::new(), problem }));
+            return Err(Box::new(Refused { request: Request::default(), client: None, problem }));
         }
     };
     parts.complete_headers(context);
@@ -137,9 +139,11 @@ impl From<ApiGatewayProxyRequest> for Parts {
         // domain's mapping stands in front, and it may be named like the stage.
         let is_mapped = context.path.as_ref() == Some(&path);
         let stage = context.stage.filter(|_| is_mapped).unwrap_or_default();
+        let (path, as_sent) = without_stage(path, &stage);
         Self {
             method: event.http_method,
-            path: without_stage(&path, &stage).to_owned(),
+            path,
+            as_sent,
             query: query_of_decoded(prefer(
                 event.multi_value_query_string_parameters,
                 event.query_string_parameters,
@@ -166,9 +170,11 @@ impl From<ApiGatewayV2httpRequest> for Parts {
             headers.insert(COOKIE, cookies);
         }
         let stage = context.stage.filter(|stage| stage != "$default").unwrap_or_default();
+        let (path, as_sent) = without_stage(event.raw_path.unwrap_or_default(), &stage);
         Self {
             method: context.http.method,
-            path: without_stage(&event.raw_path.unwrap_or_default(), &stage).to_owned(),
+            path,
+            as_sent,
             query: escape(&event.raw_query_string.unwrap_or_default(), QUERY),
             headers,
             body: event.body,
@@ -188,6 +194,7 @@ impl From<AlbTargetGroupRequest> for Parts {
         Self {
             method: event.http_method,
             path: event.path.unwrap_or_default(),
+            as_sent: None,
             query: query_as_sent(prefer(
                 event.multi_value_query_string_parameters,
                 event.query_string_parameters,
@@ -208,8 +215,10 @@ impl Parts {
         let headers = &mut self.headers;
         // Only a load balancer's health check comes without: the check for a missing Host is not for it.
         headers.entry(HOST).or_insert_with(|| host.unwrap_or(HeaderValue::from_static("localhost")));
-        if let Ok(id) = HeaderValue::from_str(&context.request_id) {
-            headers.entry(REQUEST_ID).or_insert(id);
+        // The caller's own id names the request; in its place, the invocation's does.
+        match HeaderValue::from_str(&context.request_id) {
+            Ok(id) if context::given_id(headers).is_none() => drop(headers.insert(REQUEST_ID, id)),
+            _ => {}
         }
         // Lambda's own header names the segment of this invocation, the gateway's that of the gateway.
         if let Some(trace) = context.xray_trace_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -218,27 +227,33 @@ impl Parts {
     }
 
     fn into_request(self) -> Result<(Request, Option<IpAddr>), Box<Refused>> {
-        let refused =
-            |headers, status, detail| Box::new(Refused { headers, problem: Problem::new(status, detail) });
-        let Some(uri) = uri(&self.path, &self.query) else {
-            return Err(refused(self.headers, StatusCode::URI_TOO_LONG, "the path and query are too long"));
-        };
-        let body = match self.body.unwrap_or_default() {
-            text if !self.is_base64 => text.into_bytes(),
-            text => match BASE64_STANDARD.decode(text) {
-                Ok(bytes) => bytes,
-                Err(_) => {
-                    let detail = "the gateway declared the body as base64, and it is not";
-                    return Err(refused(self.headers, StatusCode::BAD_REQUEST, detail));
-                }
-            },
-        };
-        let mut request = Request::new(Body::from(body));
+        let client = self.client.map(|ip| ip.to_canonical());
+        let mut request = Request::default();
         *request.method_mut() = self.method;
-        *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
-        Ok((request, self.client.map(|ip| ip.to_canonical())))
+        match body(self.body.unwrap_or_default(), self.is_base64).and_then(|body| {
+            let uri = uri(&self.path, &self.query)?;
+            Ok((uri, body))
+        }) {
+            Ok((uri, body)) => {
+                *request.uri_mut() = uri;
+                *request.body_mut() = body;
+                if let Some(as_sent) = self.as_sent.and_then(|path| self::uri(&path, "").ok()) {
+                    request.extensions_mut().insert(AsSent(as_sent));
+                }
+                Ok((request, client))
+            }
+            Err(problem) => Err(Box::new(Refused { request, client, problem })),
+        }
     }
+}
+
+fn body(text: String, is_base64: bool) -> Result<Body, Problem> {
+    if !is_base64 {
+        return Ok(Body::from(text));
+    }
+    let detail = "the gateway declared the body as base64, and it is not";
+    BASE64_STANDARD.decode(text).map(Body::from).map_err(|_| Problem::new(StatusCode::BAD_REQUEST, detail))
 }
 
 /// What a URI's path and query may not hold (RFC 3986), and a decoded one may. `%` stays: gateways
@@ -250,7 +265,7 @@ fn escape(text: &str, set: &'static AsciiSet) -> String {
     utf8_percent_encode(text, set).to_string()
 }
 
-fn uri(path: &str, query: &str) -> Option<Uri> {
+fn uri(path: &str, query: &str) -> Result<Uri, Problem> {
     let mut target = escape(path, PATH);
     if !target.starts_with(['/', '*']) {
         target.insert(0, '/');
@@ -259,16 +274,18 @@ fn uri(path: &str, query: &str) -> Option<Uri> {
         target.push('?');
         target.push_str(query);
     }
-    target.parse().ok()
+    target.parse().map_err(|_| Problem::new(StatusCode::URI_TOO_LONG, "the path and query are too long"))
 }
 
-fn without_stage<'a>(path: &'a str, stage: &str) -> &'a str {
+/// The path to route, and the path as sent where that is another.
+fn without_stage(path: String, stage: &str) -> (String, Option<String>) {
     if stage.is_empty() {
-        return path;
+        return (path, None);
     }
-    match path::strip(path, &format!("/{stage}")) {
-        "" => "/",
-        rest => rest,
+    match path::strip(&path, &format!("/{stage}")) {
+        "" => ("/".to_owned(), Some(path)),
+        rest if rest.len() == path.len() => (path, None),
+        rest => (rest.to_owned(), Some(path)),
     }
 }
 
@@ -413,12 +430,9 @@ async fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
         logs.flush();
         std::process::exit(0);
     });
-    let extension = lambda_extension::Extension::new()
-        .with_extension_name("math-service")
-        .with_events(&[])
-        .register()
-        .await;
-    match extension {
+    let registration =
+        lambda_extension::Extension::new().with_extension_name("math-service").with_events(&[]).register();
+    match tokio::time::timeout(REGISTRATION, registration).await.unwrap_or_else(|late| Err(late.into())) {
         Ok(extension) => {
             // The call for the next event never returns; it is what ends the extension's start.
             tokio::spawn(async move {

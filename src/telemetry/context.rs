@@ -34,7 +34,7 @@ impl RequestContext {
     /// Takes the ids that a request's headers carry.
     #[must_use]
     pub fn of(headers: &HeaderMap, client: Option<IpAddr>) -> Self {
-        let given = headers.get(&REQUEST_ID).filter(|id| is_well_formed(id.as_bytes()));
+        let given = given_id(headers);
         Self { request_id: given.cloned().unwrap_or_else(new_id), trace: TraceContext::of(headers), client }
     }
 
@@ -59,6 +59,16 @@ pub fn with<T>(read: impl FnOnce(&RequestContext) -> T) -> Option<T> {
 #[must_use]
 pub fn request_id() -> String {
     with(|context| context.request_id().to_owned()).unwrap_or_default()
+}
+
+/// The caller's `x-request-id`, if there is one, once, and well-formed.
+#[must_use]
+pub fn given_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut given = headers.get_all(&REQUEST_ID).iter();
+    match (given.next(), given.next()) {
+        (Some(id), None) if is_well_formed(id.as_bytes()) => Some(id),
+        _ => None,
+    }
 }
 
 /// Letters, digits and the marks of UUIDs, ULIDs, base64 and X-Ray ids: safe in headers and logs.

@@ -136,15 +136,7 @@ impl Visit for Line<'_> {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        // The whole chain: the outermost error alone rarely names the cause.
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        self.json(name(field), &text);
+        self.json(name(field), &chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -170,6 +162,13 @@ impl fmt::Write for Escaped<'_> {
         self.0.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
         Ok(())
     }
+}
+
+/// An error and its causes: the outermost alone rarely says what happened.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn name(field: &Field) -> &'static str {

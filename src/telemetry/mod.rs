@@ -24,14 +24,16 @@ pub fn start(filter: Targets) -> std::io::Result<Writer> {
     let subscriber = tracing_subscriber::registry().with(filter).with(JsonLines::new(writer.clone()));
     // Fails only when a subscriber is installed already, which then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    log_panics();
+    log_panics(writer.clone());
     Ok(writer)
 }
 
 /// A panic becomes one log line at ERROR, with its place and the request that it happened in.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+fn log_panics(writer: Writer) {
+    std::panic::set_hook(Box::new(move |panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(reason = panic.payload_as_str().unwrap_or("unknown"), location, "Panicked");
+        // It may be the process's last line.
+        writer.flush_unless_busy();
     }));
 }

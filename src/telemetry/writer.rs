@@ -5,7 +5,7 @@
 //! many, and so does the metric `log_lines_dropped_total`.
 
 use std::{
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -41,6 +41,36 @@ struct Sink {
     out: Box<dyn Write + Send>,
     /// The buffer of the batch before, kept for the next: two buffers take turns.
     batch: Vec<u8>,
+    /// Whether the last write broke off inside a line.
+    is_torn: bool,
+}
+
+impl Sink {
+    /// Writes the batch and returns how many of its lines were lost. A sink that fails must not stop
+    /// the service: the lines are lost, the requests are not.
+    fn write_batch(&mut self) -> u64 {
+        if self.is_torn && !self.batch.is_empty() {
+            self.batch.insert(0, b'\n');
+        }
+        let mut written = 0;
+        while written < self.batch.len() {
+            match self.out.write(&self.batch[written..]) {
+                Ok(0) => break,
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Somebody made the pipe non-blocking: wait as a blocking one would.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(BATCH),
+                Err(_) => break,
+            }
+        }
+        let _ = self.out.flush();
+        if written > 0 {
+            self.is_torn = self.batch[written - 1] != b'\n';
+        }
+        let lost = self.batch[written..].iter().filter(|byte| **byte == b'\n').count();
+        self.batch.clear();
+        lost as u64
+    }
 }
 
 impl Writer {
@@ -52,7 +82,7 @@ impl Writer {
         let writer = Self(Arc::new(Shared {
             pending: Mutex::default(),
             filled: Condvar::new(),
-            sink: Mutex::new(Sink { out: Box::new(out), batch: Vec::new() }),
+            sink: Mutex::new(Sink { out: Box::new(out), batch: Vec::new(), is_torn: false }),
             dropped_total: AtomicU64::new(0),
         }));
         let background = writer.clone();
@@ -78,20 +108,30 @@ impl Writer {
 
     /// Writes all that is queued, in the caller's thread. Blocks while the sink does.
     pub fn flush(&self) {
-        let mut sink = lock(&self.0.sink);
-        let Sink { out, batch } = &mut *sink;
+        self.drain(&mut lock(&self.0.sink));
+    }
+
+    /// [`Writer::flush`], unless somebody is writing already: for a panic, which must not wait.
+    pub fn flush_unless_busy(&self) {
+        if let Ok(mut sink) = self.0.sink.try_lock() {
+            self.drain(&mut sink);
+        }
+    }
+
+    fn drain(&self, sink: &mut Sink) {
         let dropped = {
             let mut pending = lock(&self.0.pending);
-            std::mem::swap(&mut pending.lines, batch);
+            std::mem::swap(&mut pending.lines, &mut sink.batch);
             std::mem::take(&mut pending.dropped)
         };
-        // A closed stdout must not stop the service: the lines are lost, the requests are not.
-        let _ = out.write_all(batch);
         if dropped > 0 {
-            let _ = writeln!(out, "{}", dropped_line(dropped));
+            sink.batch.extend_from_slice(dropped_line(dropped).as_bytes());
         }
-        let _ = out.flush();
-        batch.clear();
+        let lost = sink.write_batch();
+        if lost > 0 {
+            self.0.dropped_total.fetch_add(lost, Ordering::Relaxed);
+            lock(&self.0.pending).dropped += lost;
+        }
     }
 
     /// [`Writer::flush`] for async code, given up after `timeout`: a stdout that nobody reads
@@ -123,7 +163,8 @@ impl Writer {
 fn dropped_line(dropped: u64) -> String {
     let timestamp = humantime::format_rfc3339_micros(std::time::SystemTime::now());
     format!(
-        r#"{{"event":"Dropped log lines: stdout is not being read","dropped":{dropped},"level":"warning","timestamp":"{timestamp}"}}"#
+        r#"{{"event":"Dropped log lines: stdout is not being read, or failing","dropped":{dropped},"level":"warning","timestamp":"{timestamp}"}}
+"#
     )
 }
 
@@ -194,6 +235,41 @@ mod tests {
         assert_eq!(lines as u64 + dropped, pushed as u64);
         let text = String::from_utf8_lossy(&written);
         assert!(text.contains(&format!("\"dropped\":{dropped},")), "the count is in the log");
+    }
+
+    #[test]
+    fn lines_that_a_sink_refuses_are_counted_and_a_torn_one_is_ended() {
+        /// Takes a few bytes, then fails for a while, then takes all.
+        struct Full {
+            calls: u32,
+            written: Arc<Mutex<Vec<u8>>>,
+        }
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.calls += 1;
+                let length = match self.calls {
+                    1 => 3,
+                    2 => return Err(ErrorKind::StorageFull.into()),
+                    3 => return Err(ErrorKind::WouldBlock.into()),
+                    _ => bytes.len(),
+                };
+                lock(&self.written).extend_from_slice(&bytes[..length]);
+                Ok(length)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let mut sink = Sink {
+            out: Box::new(Full { calls: 0, written: written.clone() }),
+            batch: b"first\nsecond\n".to_vec(),
+            is_torn: false,
+        };
+        assert_eq!(sink.write_batch(), 2);
+        sink.batch.extend_from_slice(b"third\n");
+        assert_eq!(sink.write_batch(), 0);
+        assert_eq!(lock(&written).as_slice(), b"fir\nthird\n");
     }
 
     #[test]

@@ -140,6 +140,38 @@ async fn slow_heads_are_cut_at_the_timeout_and_idle_connections_are_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_ends_its_half_still_gets_its_answer() {
+    let server = Server::start(&[("ADD_DELAY", "300ms")]).await;
+    let addition = "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{\"a\":1,\"b\":2}";
+    for (sent, answers) in [("GET /livez HTTP/1.0\r\n\r\n", 1), (addition, 1), (&addition.repeat(2), 2)] {
+        let mut stream = connect(server.address).await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(rest(&mut stream).await.matches(" 200 OK").count(), answers, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn http2_connections_without_requests_are_closed_too() {
+    let server = Server::start(&[("HEADER_READ_TIMEOUT", "500ms"), ("KEEP_ALIVE_TIMEOUT", "500ms")]).await;
+    let handshake = async || {
+        let stream = connect(server.address).await;
+        let executor = hyper_util::rt::TokioExecutor::new();
+        hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream)).await.unwrap()
+    };
+    // One that never sends a request, and one that sent its last.
+    let (_silent, connection) = handshake().await;
+    let _ = timeout(PATIENCE, connection).await.expect("a silent connection is closed");
+    let (mut sender, connection) = handshake().await;
+    let connection = tokio::spawn(connection);
+    let get = hyper::Request::get("http://h/livez")
+        .body(http_body_util::Empty::<axum::body::Bytes>::new())
+        .unwrap();
+    assert_eq!(sender.send_request(get).await.unwrap().status(), 200);
+    let _ = timeout(PATIENCE, connection).await.expect("an idle connection is closed");
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed_at_the_keep_alive_timeout() {
     let server = Server::start(&[("KEEP_ALIVE_TIMEOUT", "300ms")]).await;
     let mut idle = connect(server.address).await;
