@@ -76,14 +76,17 @@ impl Edge {
                 Err(refusal) => refusal.into_response(),
             };
             let mut response = match &self.cors {
-                Some(cors) if is_for_cors(&request) => across_origins(cors, request, admitted).await,
+                Some(cors) if is_for_cors(&request) => {
+                    Box::pin(across_origins(cors, request, admitted)).await
+                }
                 _ => admitted(request).await,
             };
             response.headers_mut().insert(context::REQUEST_ID, request_id);
             exchange.end(route, &response, &self.metrics);
             response
         };
-        context::scope(context, answered).await
+        // One allocation, or each caller up to the connection would copy this future's kilobytes.
+        context::scope(context, Box::pin(answered)).await
     }
 
     fn admit(&self, route: &RouteMetrics, request: &Request, active_now: i64) -> Result<(), Problem> {
