@@ -7,6 +7,9 @@ SHELL := /bin/bash
 VENV := .tools/venv
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
+# Lambda's name for it.
+SAM_ARCH := $(RIE_ARCH)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 CONTAINER_FEATURES := --no-default-features --features docs-ui
 LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui
 # Inputs for each fuzz target in `make test`; raise it to search longer.
@@ -31,7 +34,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie fuzz ## Everything that needs no Docker: what it needs is installed into .tools
+test: lint test-rust test-rie test-deploy fuzz ## Everything that needs no Docker: what it needs is installed into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -54,6 +57,26 @@ test-rie: $(VENV)/.installed ## The Lambda binary under AWS's Runtime Interface 
 	  RIE=$$(echo $(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$(RIE_ARCH)) \
 	  cargo test --test api rie:: -- --ignored; fi
 
+.PHONY: test-deploy
+test-deploy: $(VENV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
+	@echo '== test-deploy: manifests, templates, scripts, load'
+	cargo build --quiet --bins --example gateway
+	$(VENV)/bin/pytest --quiet -rs tests/deploy
+
+.PHONY: test-container
+test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with Docker and SAM
+	@echo '== test-container: the image, the bundle, SAM'
+	$(VENV)/bin/pytest --quiet -rs tests/container
+
+.PHONY: image
+image: ## Build the container image as my-math-service
+	DOCKER_BUILDKIT=1 docker build -t my-math-service --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+
+.PHONY: sam-local
+sam-local: $(VENV)/.installed ## Serve the Lambda function with SAM on http://localhost:3000 (needs Docker)
+	$(VENV)/bin/sam build --parameter-overrides Architecture=$(SAM_ARCH)
+	$(VENV)/bin/sam local start-api --parameter-overrides Architecture=$(SAM_ARCH)
+
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
 	@echo '== fuzz: $(FUZZ_RUNS) inputs a target'
@@ -66,7 +89,7 @@ parity: ## Send the corpus to a live endpoint: make parity URL=https://…
 
 .PHONY: clean
 clean: ## Remove what was built and installed here
-	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts .tools
+	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts .tools .aws-sam
 
 # pip installs into the tree; the stamp is newer than the list unless the list changed.
 $(VENV)/.installed: tests/requirements.txt

@@ -10,13 +10,13 @@ cd "$(dirname "$0")/.."
 
 runs=${1:-200000}
 # What cargo-fuzz passes, less the sanitizer: it needs nightly, and this code has no unsafe block.
-instrument='--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+instrument=(--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
-  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1'
+  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1)
 
 # With a --target, cargo leaves build scripts and procedural macros uninstrumented.
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS=$(echo $instrument) cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
+RUSTFLAGS="${instrument[*]}" cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
 
 seeds=fuzz/corpus
 mkdir -p "$seeds/json_body" "$seeds/lambda_event" fuzz/artifacts

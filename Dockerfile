@@ -1,0 +1,32 @@
+# Each platform builds itself: natively on a machine of its kind, else under buildx's emulation.
+FROM rust:1-bookworm AS build
+# The musl compiler is for dependencies that carry C code; Rust alone would link without it.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends musl-tools \
+    && rm -rf /var/lib/apt/lists/* \
+    && rustup target add "$(uname -m)-unknown-linux-musl"
+WORKDIR /src
+COPY . .
+ARG TARGETARCH
+# The caches keep the compiled dependencies between builds; they are in no layer, so the binary is copied out.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,id=target-$TARGETARCH,target=/src/target \
+    target="$(uname -m)-unknown-linux-musl" \
+    && cargo build --release --locked --target "$target" --no-default-features --features docs-ui --bin math-service \
+    && cp "target/$target/release/math-service" /math-service
+
+# No shell, no package manager, no libc: the certificates, a user and one static binary.
+FROM gcr.io/distroless/static-debian12:nonroot
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="math-service" \
+      org.opencontainers.image.description="One axum router that runs unchanged as a container on Kubernetes/EKS and as an AWS Lambda function" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+COPY --from=build /math-service /math-service
+# By number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+EXPOSE 8000
+ENTRYPOINT ["/math-service"]

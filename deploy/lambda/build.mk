@@ -1,0 +1,23 @@
+# How `sam build` makes the function's bundle.
+#
+# SAM runs the Makefile of the folder that CodeUri names, and the template's CodeUri ends in the architecture:
+# one parameter decides what is built and where it runs, so the two cannot differ. SAM copies that folder to a
+# scratch place first, which is why it holds nothing but a Makefile, and why paths here start from this file.
+here := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+root := $(abspath $(here)../..)
+architecture := $(notdir $(abspath $(dir $(firstword $(MAKEFILE_LIST)))))
+target := $(if $(filter arm64,$(architecture)),aarch64,x86_64)-unknown-linux-musl
+
+export CARGO_TARGET_DIR ?= $(root)/target
+# Static against musl, so the function runs whatever libc its host has; Rust's own linker builds either
+# architecture on either, and on macOS, as long as no dependency brings C code.
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
+
+.PHONY: build-MathServiceFunction
+build-MathServiceFunction:
+	@test -f '$(root)/Cargo.toml' || { echo 'build.mk: no Cargo.toml in $(root); run sam build without --use-container' >&2; exit 1; }
+	! command -v rustup >/dev/null || rustup target add $(target)
+	cd '$(root)' && cargo build --release --locked --target $(target) --bin lambda \
+	  --no-default-features --features lambda,docs-ui
+	cp '$(CARGO_TARGET_DIR)/$(target)/release/lambda' '$(ARTIFACTS_DIR)/bootstrap'

@@ -1,0 +1,160 @@
+"""The image that the Dockerfile builds, run as Kubernetes runs it: nobody, read-only, no capabilities, little memory."""
+
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+
+import pytest
+from engine import DOCKER, REVISION, VERSION, docker
+from support import PATIENCE_SECONDS, ROOT, cannot_run, free_port, get, post_sum, wait_until_it_answers
+
+MEGABYTE = 1_000_000
+RESTRICTED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "64m"]
+
+
+@contextlib.contextmanager
+def container(image: str, *options: str):
+    """A running container, removed at the end; its id."""
+    identity = docker("run", "--detach", *RESTRICTED, *options, image)
+    try:
+        yield identity
+    finally:
+        docker("rm", "--force", identity, check=False)
+
+
+def wait_for(identity: str, port: int) -> None:
+    def ended():
+        if docker("inspect", "--format", "{{.State.Running}}", identity) != "true":
+            return docker("logs", identity) or "the container ended"
+
+    wait_until_it_answers(port, ended)
+
+
+def published(identity: str) -> int:
+    return int(docker("port", identity, "8000/tcp").rsplit(":", 1)[1])
+
+
+@pytest.fixture(scope="module")
+def service(image):
+    """A container that is ready: its id and the published port."""
+    with container(image, "--publish", "127.0.0.1::8000") as identity:
+        port = published(identity)
+        wait_for(identity, port)
+        yield identity, port
+
+
+@pytest.fixture(scope="module")
+def inspected(image):
+    (described,) = json.loads(docker("image", "inspect", image))
+    return described
+
+
+def test_it_adds(service):
+    _, port = service
+    assert post_sum(port).text == '{"result":15.0}'
+
+
+def test_it_is_small(inspected):
+    print(f"image: {inspected['Size'] / MEGABYTE:.2f} MB")
+    assert inspected["Size"] < 15 * MEGABYTE
+
+
+def test_its_labels_say_what_it_is(inspected):
+    labels = inspected["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == "math-service"
+    assert labels["org.opencontainers.image.version"] == VERSION
+    assert labels["org.opencontainers.image.revision"] == REVISION
+    assert {"org.opencontainers.image.description", "org.opencontainers.image.licenses"} <= labels.keys()
+
+
+def test_its_process_is_nobody_and_needs_little_memory_when_idle(service, inspected):
+    identity, _ = service
+    assert inspected["Config"]["User"] == "65532:65532"
+    assert list(inspected["Config"]["ExposedPorts"]) == ["8000/tcp"]
+    _, process = docker("top", identity, "-eo", "pid,uid,rss").splitlines()
+    _, uid, kilobytes = process.split()
+    print(f"idle resident memory: {int(kilobytes) * 1024 / MEGABYTE:.2f} MB")
+    assert uid == "65532"
+    assert int(kilobytes) * 1024 < 8 * MEGABYTE
+
+
+def test_it_holds_no_shell_and_no_libc(image):
+    identity = docker("create", image)
+    try:
+        with tempfile.TemporaryFile() as archive:
+            subprocess.run([DOCKER, "export", identity], stdout=archive, check=True)
+            archive.seek(0)
+            names = [member.name for member in tarfile.open(fileobj=archive)]
+    finally:
+        docker("rm", identity)
+    assert "math-service" in names
+    unwanted = {"sh", "bash", "dash", "ash", "busybox", "apt", "apk", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6"}
+    assert not [name for name in names if name.rsplit("/", 1)[-1] in unwanted]
+
+
+def test_it_answers_the_corpus_as_every_other_door_does(image):
+    command = ["cargo", "test", "--quiet", "--test", "api", "parity::a_live", "--", "--ignored"]
+    # The origin that the corpus's expectations are written for.
+    options = ["--publish", "127.0.0.1::8000", "--env", "CORS_ALLOWED_ORIGINS=https://app.example"]
+    with container(image, *options) as identity:
+        port = published(identity)
+        wait_for(identity, port)
+        env = {**os.environ, "PARITY_URL": f"http://127.0.0.1:{port}"}
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed" in result.stdout, "the test has another name now"
+
+
+def test_docker_stop_under_keep_alive_load_loses_no_request(image):
+    if sys.platform != "linux":
+        cannot_run("a published port's proxy accepts connections that nobody serves; the host's network is Linux's")
+    port = free_port()
+    # Every addition is under way for a while, so that the signal meets several.
+    options = ["--network", "host", "--env", "HOST=127.0.0.1", "--env", f"PORT={port}", "--env", "ADD_DELAY=50ms"]
+    answered, lost = [], []
+
+    def client():
+        """Asks again and again, on one connection as long as the server keeps it, until nobody listens."""
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+            try:
+                connection.connect()
+            except OSError:
+                return
+            try:
+                while True:
+                    connection.request("POST", "/", '{"a":10,"b":5}', {"content-type": "application/json"})
+                    response = connection.getresponse()
+                    body = response.read()
+                    answered.append((response.status, body))
+                    if response.will_close:
+                        break
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+                return
+            finally:
+                connection.close()
+
+    with container(image, *options) as identity:
+        wait_for(identity, port)
+        clients = [threading.Thread(target=client) for _ in range(16)]
+        for each in clients:
+            each.start()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while len(answered) < 100:
+            assert time.monotonic() < deadline, (answered[:3], lost[:3])
+            time.sleep(0.01)
+        docker("stop", "-t", "30", identity)
+        for each in clients:
+            each.join(PATIENCE_SECONDS)
+        code = docker("inspect", "--format", "{{.State.ExitCode}}", identity)
+    assert not lost, f"{len(lost)} requests lost, {len(answered)} answered: {lost[:3]}"
+    assert {(status, body) for status, body in answered} == {(200, b'{"result":15.0}')}
+    assert code == "0", "not ended by a signal"

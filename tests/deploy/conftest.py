@@ -1,0 +1,64 @@
+import functools
+import subprocess
+
+import pytest
+import yaml
+from support import ROOT, cannot_run, running_server, settings
+
+KUSTOMIZATIONS = sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / "k8s").rglob("kustomization.yaml"))
+
+
+class Rendered(list):
+    """The documents of a kustomization, found by kind."""
+
+    def all(self, kind: str) -> list[dict]:
+        return [document for document in self if document["kind"] == kind]
+
+    def one(self, kind: str) -> dict:
+        (document,) = self.all(kind)
+        return document
+
+    def container(self) -> dict:
+        (container,) = self.one("Deployment")["spec"]["template"]["spec"]["containers"]
+        return container
+
+    def env(self) -> dict[str, str]:
+        return {variable["name"]: variable["value"] for variable in self.container().get("env", [])}
+
+
+@functools.cache
+def rendered(folder: str) -> Rendered:
+    """What `kubectl apply -k` would send."""
+    result = subprocess.run([ROOT / "tests/deploy/kustomize.sh", ROOT / folder], capture_output=True, text=True)
+    if result.returncode == 3:
+        cannot_run("neither kustomize nor a kubectl from 1.27 on is installed")
+    assert result.returncode == 0, result.stderr
+    return Rendered(document for document in yaml.safe_load_all(result.stdout) if document)
+
+
+@pytest.fixture
+def base() -> Rendered:
+    return rendered("k8s/base")
+
+
+@pytest.fixture(params=KUSTOMIZATIONS)
+def manifests(request) -> Rendered:
+    """The base, and every overlay in turn."""
+    return rendered(request.param)
+
+
+@pytest.fixture
+def overlay():
+    return lambda name: rendered(f"k8s/overlays/{name}")
+
+
+@pytest.fixture(scope="session")
+def known_settings() -> dict[str, str]:
+    return settings()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A running server: its port and its process."""
+    with running_server() as server:
+        yield server

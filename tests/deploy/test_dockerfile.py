@@ -1,0 +1,47 @@
+"""The Dockerfile without Docker; tests/container builds and runs it."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+from support import ROOT
+
+
+def instructions() -> list[str]:
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    return re.sub(r"\s*\\\n\s*", " ", text).strip().splitlines()
+
+
+def test_hadolint_finds_nothing():
+    program = pathlib.Path(sys.executable).parent / "hadolint"
+    result = subprocess.run([program, ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_build_names_the_features_that_the_container_ships():
+    (build,) = (line for line in instructions() if "cargo build" in line)
+    assert "--release --locked" in build
+    assert "--no-default-features --features docs-ui --bin math-service" in build
+
+
+def test_the_image_starts_as_nobody_from_nothing():
+    final = instructions()[[i for i, line in enumerate(instructions()) if line.startswith("FROM")][-1] :]
+    assert final[0] == "FROM gcr.io/distroless/static-debian12:nonroot"
+    assert "USER 65532:65532" in final
+    assert not any(line.startswith("RUN") for line in final)
+
+
+def test_the_exposed_port_is_the_one_listened_on(known_settings):
+    assert f"EXPOSE {known_settings['PORT']}" in instructions()
+
+
+def test_the_build_needs_no_frontend_from_a_registry():
+    assert "syntax=" not in (ROOT / "Dockerfile").read_text().splitlines()[0]
+
+
+def test_only_what_the_build_reads_goes_into_it():
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*", "everything is left out but what is named"
+    assert {"!Cargo.toml", "!Cargo.lock", "!src"} <= set(rules)
+    assert not {"!target", "!.git", "!.tools"} & set(rules)

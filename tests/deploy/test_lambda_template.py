@@ -1,0 +1,116 @@
+"""template.yaml: against cfn-lint, and against the service that it deploys."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import yaml
+from support import ROOT, get, running_server, seconds
+
+
+class Loader(yaml.SafeLoader):
+    """Reads `!Ref X` as {"Ref": "X"} and `!Sub x` as {"Fn::Sub": "x"}."""
+
+
+Loader.add_multi_constructor(
+    "!", lambda loader, tag, node: {tag if tag == "Ref" else f"Fn::{tag}": loader.construct_scalar(node)}
+)
+
+
+@pytest.fixture
+def template():
+    return yaml.load((ROOT / "template.yaml").read_text(), Loader)
+
+
+@pytest.fixture
+def function(template):
+    (function,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::Serverless::Function")
+    return function["Properties"]
+
+
+@pytest.fixture
+def api(template):
+    (api,) = (r for r in template["Resources"].values() if r["Type"] == "AWS::Serverless::HttpApi")
+    return api["Properties"]
+
+
+def lint(path: pathlib.Path) -> subprocess.CompletedProcess:
+    program = pathlib.Path(sys.executable).parent / "cfn-lint"
+    return subprocess.run([program, "--template", path], capture_output=True, text=True)
+
+
+def test_cfn_lint_finds_nothing():
+    result = lint(ROOT / "template.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_cfn_lint_sees_mistakes_inside_sam_resources(tmp_path):
+    wrong = tmp_path / "template.yaml"
+    wrong.write_text((ROOT / "template.yaml").read_text().replace("provided.al2023", "provided.al2032"))
+    result = lint(wrong)
+    assert result.returncode != 0 and "provided.al2032" in result.stdout, result.stdout
+
+
+def test_a_slow_request_gets_our_504_before_anybody_gives_up(function, known_settings):
+    request_timeout = seconds({**known_settings, **function["Environment"]["Variables"]}["REQUEST_TIMEOUT"])
+    assert request_timeout < function["Timeout"] < 30, "an HTTP API gives up after 30 s"
+
+
+def test_every_variable_is_a_setting_and_has_a_usable_value(function, known_settings):
+    env = function["Environment"]["Variables"]
+    assert env.keys() <= known_settings.keys()
+    with running_server(**env) as (port, _):
+        assert get(port, "/readyz").status == 200
+
+
+def test_the_function_is_arm64_unless_asked_otherwise(template, function):
+    assert template["Parameters"]["Architecture"]["Default"] == "arm64"
+    assert function["Architectures"] == [{"Ref": "Architecture"}]
+    assert function["Runtime"] == "provided.al2023"
+    assert function["MemorySize"] == {"Ref": "MemorySize"}
+
+
+@pytest.mark.parametrize(("architecture", "target"), [("arm64", "aarch64"), ("x86_64", "x86_64")])
+def test_the_parameter_decides_what_is_built(template, function, architecture, target):
+    assert architecture in template["Parameters"]["Architecture"]["AllowedValues"]
+    folder = ROOT / function["CodeUri"]["Fn::Sub"].replace("${Architecture}", architecture)
+    assert {path.name for path in folder.iterdir()} == {"Makefile"}, "SAM copies this folder: nothing big belongs here"
+    # What SAM runs, told to say what it would do.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    command = ["make", "--dry-run", "--makefile", folder / "Makefile", "build-MathServiceFunction", "ARTIFACTS_DIR=/artifacts"]
+    plan = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+    assert f"--target {target}-unknown-linux-musl " in plan
+    assert "--no-default-features --features lambda,docs-ui" in plan
+    assert "'/artifacts/bootstrap'" in plan
+
+
+def test_every_request_reaches_the_router(function, api):
+    (event,) = function["Events"].values()
+    assert event == {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "MathServiceApi"}}}
+    assert api["StageName"] == "$default"
+
+
+def test_a_stranger_cannot_make_the_bill_unbounded(api):
+    assert 0 < api["DefaultRouteSettings"]["ThrottlingRateLimit"] <= api["DefaultRouteSettings"]["ThrottlingBurstLimit"]
+
+
+def test_access_log_lines_are_json(api):
+    line = json.loads(api["AccessLogSettings"]["Format"])
+    assert line["status"] == "$context.status" and line["request_id"] == "$context.requestId"
+
+
+def test_no_log_is_kept_for_ever_and_none_is_dropped_on_the_way(template, function, api):
+    groups = {name: r["Properties"] for name, r in template["Resources"].items() if r["Type"] == "AWS::Logs::LogGroup"}
+    assert all(group["RetentionInDays"] <= 30 for group in groups.values())
+    assert function["LoggingConfig"]["LogGroup"]["Ref"] in groups
+    assert api["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"].removesuffix(".Arn") in groups
+    assert function["LoggingConfig"]["ApplicationLogLevel"] == "TRACE", "LOGLEVEL decides"
+
+
+def test_traces_are_on_and_the_outputs_say_how_to_call_it(template, function):
+    assert function["Tracing"] == "Active"
+    assert template["Outputs"]["Url"]["Value"]["Fn::Sub"].endswith("/")
+    assert """-d '{"a":10,"b":5}'""" in template["Outputs"]["Try"]["Value"]["Fn::Sub"]

@@ -1,0 +1,228 @@
+"""The Kubernetes manifests as `kubectl apply -k` would send them: against Kubernetes' own schemas and against the service."""
+
+import copy
+import re
+
+import kubernetes_validate
+import pytest
+from support import ROOT, cannot_run, get, read_yaml, running_server, seconds
+
+# Kinds that Kubernetes itself does not know, so its schemas cannot judge them; the tests below look at what matters.
+CUSTOM_KINDS = {("monitoring.coreos.com/v1", "ServiceMonitor")}
+
+# AWS's documentation uses this one; any other would be somebody's.
+DOCUMENTATION_ACCOUNT = "111122223333"
+
+
+def kubernetes_version() -> str:
+    return read_yaml("cluster-config.yaml")["metadata"]["version"]
+
+
+def bytes_of(quantity: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)", quantity).groups()
+    return int(number) * {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def test_every_document_is_valid_for_the_clusters_kubernetes_version(manifests):
+    for document in manifests:
+        if (document["apiVersion"], document["kind"]) not in CUSTOM_KINDS:
+            kubernetes_validate.validate(document, kubernetes_version(), strict=True)
+
+
+def test_the_schemas_refuse_a_misspelled_field(base):
+    deployment = copy.deepcopy(base.one("Deployment"))
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 45
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_version(), strict=True)
+
+
+def test_the_names_are_those_that_existing_commands_use(manifests):
+    names = {document["kind"]: document["metadata"]["name"] for document in manifests}
+    assert names["Deployment"] == "math-service-deployment"
+    assert names["Service"] == "math-service-service"
+    assert names["HorizontalPodAutoscaler"] == "math-service-hpa"
+    assert manifests.container()["name"] == "math-service-container"
+    (port,) = manifests.one("Service")["spec"]["ports"]
+    assert port["port"] == 80
+    assert all(document["metadata"]["labels"]["app"] == "math-service" for document in manifests)
+
+
+def test_every_selector_matches_the_pods(manifests):
+    pod = manifests.one("Deployment")["spec"]["template"]
+    labels = pod["metadata"]["labels"].items()
+    selectors = {
+        "Deployment": manifests.one("Deployment")["spec"]["selector"]["matchLabels"],
+        "Service": manifests.one("Service")["spec"]["selector"],
+        "PodDisruptionBudget": manifests.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        "NetworkPolicy": manifests.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    }
+    for number, constraint in enumerate(pod["spec"]["topologySpreadConstraints"]):
+        selectors[f"topology spread {number}"] = constraint["labelSelector"]["matchLabels"]
+    for where, selector in selectors.items():
+        assert selector and selector.items() <= labels, where
+
+
+def test_the_ports_lead_from_the_service_to_the_listener(manifests, known_settings):
+    (port,) = manifests.container()["ports"]
+    assert str(port["containerPort"]) == manifests.env().get("PORT", known_settings["PORT"]) == "8000"
+    (service_port,) = manifests.one("Service")["spec"]["ports"]
+    assert service_port["targetPort"] == port["name"]
+
+
+def test_every_probed_or_scraped_path_is_answered_200_on_the_probed_port(manifests, server):
+    container = manifests.container()
+    ports = {port["name"] for port in container["ports"]}
+    paths = {}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["port"] in ports, probe
+        paths[probe] = container[probe]["httpGet"]["path"]
+    for document in manifests:
+        for name, value in document["metadata"].get("annotations", {}).items():
+            if name.endswith("healthcheck-path"):
+                paths[name] = value
+    service_ports = {port["name"] for port in manifests.one("Service")["spec"]["ports"]}
+    for monitor in manifests.all("ServiceMonitor"):
+        for endpoint in monitor["spec"]["endpoints"]:
+            assert endpoint["port"] in service_ports
+            paths["ServiceMonitor"] = endpoint["path"]
+    port, _ = server
+    for where, path in paths.items():
+        assert get(port, path).status == 200, f"{where}: {path}"
+    assert paths["livenessProbe"] == "/livez", "a liveness probe must not fail while the pod drains"
+    assert paths["readinessProbe"] == "/readyz", "readiness is what fails first in a drain"
+
+
+def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_settings):
+    env = manifests.env()
+    assert env.keys() <= known_settings.keys()
+    with running_server(**env) as (port, _):
+        assert get(port, "/readyz").status == 200
+
+
+def test_the_grace_period_covers_the_whole_drain(manifests, known_settings):
+    pod = manifests.one("Deployment")["spec"]["template"]["spec"]
+    setting = {**known_settings, **manifests.env()}
+    pre_stop = manifests.container()["lifecycle"]["preStop"]["sleep"]["seconds"]
+    needed = pre_stop + seconds(setting["DRAIN_DELAY"]) + seconds(setting["DRAIN_TIMEOUT"]) + 5
+    assert pre_stop >= 5, "endpoints need some seconds to spread"
+    assert pod["terminationGracePeriodSeconds"] >= needed
+
+
+def test_the_autoscaler_names_the_deployment_and_owns_its_size(manifests):
+    deployment = manifests.one("Deployment")
+    autoscaler = manifests.one("HorizontalPodAutoscaler")["spec"]
+    assert autoscaler["scaleTargetRef"] == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert "replicas" not in deployment["spec"], "every apply would reset what the autoscaler chose"
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 5)
+    targets = {m["resource"]["name"]: m["resource"]["target"]["averageUtilization"] for m in autoscaler["metrics"]}
+    assert targets == {"cpu": 50, "memory": 60}
+    assert autoscaler["behavior"].keys() == {"scaleUp", "scaleDown"}
+
+
+def test_what_the_autoscaler_measures_is_requested(manifests):
+    resources = manifests.container()["resources"]
+    assert resources["requests"].keys() == {"cpu", "memory"}
+    assert bytes_of(resources["limits"]["memory"]) >= bytes_of(resources["requests"]["memory"])
+
+
+def test_idle_memory_is_under_a_fifth_of_the_request(manifests, server):
+    _, process = server
+    try:
+        status = open(f"/proc/{process.pid}/status").read()
+    except FileNotFoundError:
+        cannot_run("memory is read from /proc, which is Linux's")
+    idle = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+    request = bytes_of(manifests.container()["resources"]["requests"]["memory"])
+    assert idle < request / 5, f"{idle} of {request} bytes: the autoscaler would see load where there is none"
+
+
+def test_a_rollout_and_a_node_drain_keep_the_service_up(manifests):
+    strategy = manifests.one("Deployment")["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+    assert manifests.one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    spread = {c["topologyKey"] for c in manifests.one("Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]}
+    assert spread == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+
+
+def test_the_pod_meets_the_restricted_pod_security_standard(manifests):
+    pod = manifests.one("Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"))
+    assert manifests.container()["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not any("hostPort" in port for port in manifests.container()["ports"])
+
+
+def test_the_pod_gets_no_token_for_the_kubernetes_api(manifests):
+    pod = manifests.one("Deployment")["spec"]["template"]["spec"]
+    account = manifests.one("ServiceAccount")
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    assert pod["automountServiceAccountToken"] is account["automountServiceAccountToken"] is False
+
+
+def test_the_network_policy_lets_in_the_one_port_and_lets_out_only_dns(manifests):
+    policy = manifests.one("NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    (port,) = manifests.container()["ports"]
+    # No `from`: probes and balancers come from addresses that no pod selector matches.
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": port["containerPort"]}]}]
+    (egress,) = policy["egress"]
+    assert egress["to"] and {(p["protocol"], p["port"]) for p in egress["ports"]} == {("UDP", 53), ("TCP", 53)}
+
+
+def test_the_image_is_said_in_one_place(manifests):
+    (image,) = read_yaml("k8s/base/kustomization.yaml")["images"]
+    assert image["newName"] == "my-math-service"
+    assert manifests.container()["image"] == f"{image['newName']}:{image['newTag']}"
+    mentions = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "k8s").rglob("*.yaml")
+        if re.search(r"^[^#]*my-math-service", path.read_text(), re.MULTILINE)
+    }
+    assert mentions == {"k8s/base/kustomization.yaml"}
+
+
+def test_no_file_names_an_account():
+    files = [*(ROOT / "k8s").rglob("*.yaml"), *map(ROOT.joinpath, ("template.yaml", "samconfig.toml", "cluster-config.yaml"))]
+    found = {(path.name, number) for path in files for number in re.findall(r"(?<!\d)\d{12}(?!\d)", path.read_text())}
+    assert {number for _, number in found} <= {DOCUMENTATION_ACCOUNT}, found
+
+
+def test_the_load_balancer_speaks_http_and_checks_health_over_http(base):
+    service = base.one("Service")
+    prefix = "service.beta.kubernetes.io/aws-load-balancer-"
+    annotations = service["metadata"]["annotations"]
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert annotations[f"{prefix}backend-protocol"] == "http"
+    assert annotations[f"{prefix}healthcheck-path"] == "/healthz"
+    assert annotations[f"{prefix}healthcheck-protocol"] == "HTTP", "the path is ignored in a TCP check"
+
+
+def test_the_alb_overlay_has_one_way_in_and_it_is_https(overlay):
+    alb = overlay("alb")
+    service, ingress = alb.one("Service"), alb.one("Ingress")
+    assert service["spec"]["type"] == "ClusterIP" and "annotations" not in service["metadata"]
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/listen-ports"] == '[{"HTTP": 80}, {"HTTPS": 443}]'
+    assert annotations["alb.ingress.kubernetes.io/ssl-redirect"] == "443"
+    assert annotations["alb.ingress.kubernetes.io/certificate-arn"].startswith("arn:aws:acm:")
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    (port,) = service["spec"]["ports"]
+    assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": port["name"]}}
+
+
+def test_the_service_monitor_selects_the_service_and_exists_only_in_its_overlay(base, overlay):
+    monitored = overlay("servicemonitor")
+    selector = monitored.one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    assert selector and selector.items() <= monitored.one("Service")["metadata"]["labels"].items()
+    assert not base.all("ServiceMonitor")
