@@ -13,7 +13,7 @@ import time
 
 import pytest
 from engine import DOCKER, REVISION, VERSION, docker
-from support import PATIENCE_SECONDS, ROOT, cannot_run, free_port, get, post_sum, wait_until_it_answers
+from support import PATIENCE_SECONDS, ROOT, cannot_run, free_port, post_sum, wait_until_it_answers
 
 MEGABYTE = 1_000_000
 RESTRICTED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "64m"]
