@@ -9,10 +9,7 @@ use math_service::{
     targets::{Target, container},
     telemetry,
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the last log lines may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -49,17 +46,16 @@ fn run() -> ExitCode {
 }
 
 async fn serve(config: &Config) -> ExitCode {
-    let (listener, terminate) =
-        match (TcpListener::bind((config.host.as_str(), config.port)).await, terminate()) {
-            (Ok(listener), Ok(terminate)) => (listener, terminate),
-            (Err(error), _) => {
-                return fail(
-                    1,
-                    format_args!("cannot listen on HOST={:?} PORT={}: {error}", config.host, config.port),
-                );
-            }
-            (_, Err(error)) => return fail(1, format_args!("cannot wait for signals: {error}")),
-        };
+    let (listener, terminate) = match (container::listen(&config.host, config.port).await, terminate()) {
+        (Ok(listener), Ok(terminate)) => (listener, terminate),
+        (Err(error), _) => {
+            return fail(
+                1,
+                format_args!("cannot listen on HOST={:?} PORT={}: {error}", config.host, config.port),
+            );
+        }
+        (_, Err(error)) => return fail(1, format_args!("cannot wait for signals: {error}")),
+    };
     let logs = match telemetry::start(config.log_filter.clone()) {
         Ok(logs) => logs,
         Err(error) => return fail(1, format_args!("cannot start the log writer: {error}")),

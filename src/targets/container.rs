@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,33 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How often an HTTP/2 client has to prove that it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// Connections that may wait to be accepted: a burst beyond it would be reset. The system may allow
+/// fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
+/// Listens on `host`, an address or a name, and `port`.
+///
+/// # Errors
+/// When the name resolves to nothing that can be listened on: the last address's error.
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((host, port)).await? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // A restart must not wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves `app` on `listener` until `terminate` completes, then drains and returns.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: impl Future<Output = ()>) {
