@@ -35,7 +35,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy fuzz ## Everything that needs no Docker: what it needs is installed into .tools
+test: lint test-rust test-rie test-deploy test-bench fuzz ## Everything that needs no Docker: what it needs is installed into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -88,9 +88,26 @@ parity: ## Send the corpus to a live endpoint: make parity URL=https://…
 	@test -n '$(URL)' || { echo 'usage: make parity URL=https://…' >&2; exit 2; }
 	PARITY_URL='$(URL)' cargo test --quiet --test api parity::a_live -- --ignored --nocapture
 
+BENCH := cargo run --quiet --release --locked --manifest-path bench/Cargo.toml -p bench --
+
+.PHONY: bench
+bench: ## Measure the service against its peers, about a quarter of an hour (docs/performance.md)
+	$(BENCH) run
+
+.PHONY: bench-quick
+bench-quick: ## The same with less certainty, in under 3 minutes once built
+	$(BENCH) run --quick
+
+.PHONY: test-bench
+test-bench: ## The benchmark's own tests: its statistics, its parsing
+	@echo '== test-bench: the benchmark itself'
+	cargo fmt --check --all --manifest-path bench/Cargo.toml
+	cargo clippy --quiet --manifest-path bench/Cargo.toml --all-targets -- -D warnings
+	cargo test --quiet --manifest-path bench/Cargo.toml -p bench
+
 .PHONY: clean
 clean: ## Remove what was built and installed here
-	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts .tools .aws-sam
+	rm -rf target bench/target bench/.venv fuzz/target fuzz/corpus fuzz/artifacts .tools .aws-sam
 
 # pip installs into the tree; the stamp is newer than the list unless the list changed.
 $(VENV)/.installed: tests/requirements.txt

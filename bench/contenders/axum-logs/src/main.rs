@@ -1,0 +1,32 @@
+//! axum, as its users write it, with the original's two log lines through `tracing-subscriber`'s JSON.
+
+use axum::{Json, Router, routing::post};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tracing::info;
+
+#[derive(Deserialize)]
+struct Operands {
+    a: f64,
+    b: f64,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    result: f64,
+}
+
+async fn add(Json(Operands { a, b }): Json<Operands>) -> Json<Sum> {
+    info!(a, b, "Received addition request");
+    let result = a + b;
+    info!(a, b, result, "Computed result");
+    Json(Sum { result })
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    tracing_subscriber::fmt().json().init();
+    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8000);
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    axum::serve(listener, Router::new().route("/", post(add))).await
+}

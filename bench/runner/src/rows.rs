@@ -1,0 +1,245 @@
+//! The contenders and the goals: to add one, add an entry here.
+//!
+//! The first row of a group is ours; every other row of the group is compared with it.
+
+use crate::stats::Bound;
+
+/// What kind of thing a contender is, which decides how it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// A server that answers `POST /` on `HOST` and `PORT`.
+    Http,
+    /// A Lambda function that answers the same request as an HTTP API event.
+    Lambda,
+    /// A command that prints one JSON line, `{"figure": 12.3}`. The text is the table's title and says
+    /// what the figure is and in which unit; rows with the same text are compared.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for workloads with a peer of their own"))]
+    Micro(&'static str),
+}
+
+impl Group {
+    /// The head of its part of the report.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Lambda => "Lambda",
+            Self::Micro(title) => title,
+        }
+    }
+}
+
+/// Where a contender's program comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Program {
+    /// The service's own binary of that name, with the features that its target ships.
+    Service { binary: &'static str, features: &'static str },
+    /// The crate `bench-NAME` in `contenders/NAME`.
+    Contender(&'static str),
+    /// Arguments to the Python of `.venv`, started in `contenders/fastapi`.
+    Python(&'static [&'static str]),
+    /// A program that is already installed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for micro rows"))]
+    Installed(&'static [&'static str]),
+}
+
+/// A contender.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) group: Group,
+    /// What it stands for, in the report.
+    pub(crate) about: &'static str,
+    pub(crate) program: Program,
+    /// A second program that the first one starts, found in its variable `BACKEND`.
+    pub(crate) backend: Option<Program>,
+    /// Whether it reads its input; the others reply with a constant.
+    pub(crate) computes: bool,
+    /// Whether it writes the original's two log lines.
+    pub(crate) logs: bool,
+    /// Whether a full run builds it from an empty target.
+    pub(crate) cold_build: bool,
+}
+
+/// What most rows have in common.
+const ROW: Row = Row {
+    name: "",
+    group: Group::Http,
+    about: "",
+    program: Program::Contender(""),
+    backend: None,
+    computes: true,
+    logs: false,
+    cold_build: false,
+};
+
+const CONTAINER: Program = Program::Service { binary: "math-service", features: "docs-ui" };
+const FUNCTION: Program = Program::Service { binary: "lambda", features: "lambda,docs-ui" };
+
+/// Every contender.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "math-service",
+        about: "ours as shipped: both log lines, metrics, request ids, limits, timeouts",
+        program: CONTAINER,
+        logs: true,
+        cold_build: true,
+        ..ROW
+    },
+    Row {
+        name: "floor",
+        about: "bare epoll loop, constant reply",
+        program: Program::Contender("floor"),
+        computes: false,
+        ..ROW
+    },
+    Row { name: "hyper", about: "hyper alone", program: Program::Contender("hyper"), ..ROW },
+    Row {
+        name: "actix",
+        about: "actix-web, no logs",
+        program: Program::Contender("actix"),
+        cold_build: true,
+        ..ROW
+    },
+    Row {
+        name: "axum-bare",
+        about: "axum, no logs",
+        program: Program::Contender("axum-bare"),
+        cold_build: true,
+        ..ROW
+    },
+    Row {
+        name: "axum-logs",
+        about: "axum, the two log lines through tracing-subscriber's JSON",
+        program: Program::Contender("axum-logs"),
+        logs: true,
+        ..ROW
+    },
+    Row {
+        name: "fastapi",
+        about: "the original's shape: FastAPI, uvicorn, uvloop, httptools, structlog; delay removed",
+        program: Program::Python(&["app.py"]),
+        logs: true,
+        ..ROW
+    },
+    Row {
+        name: "lambda",
+        group: Group::Lambda,
+        about: "ours as shipped",
+        program: FUNCTION,
+        logs: true,
+        cold_build: true,
+        ..ROW
+    },
+    Row {
+        name: "lambda-hello",
+        group: Group::Lambda,
+        about: "bare lambda_http that adds, no logs, as cargo-lambda's template has it",
+        program: Program::Contender("lambda-hello"),
+        cold_build: true,
+        ..ROW
+    },
+    Row {
+        name: "lambda-hello-single",
+        group: Group::Lambda,
+        about: "the same on a single-threaded runtime",
+        program: Program::Contender("lambda-hello-single"),
+        ..ROW
+    },
+    Row {
+        name: "lambda-proxy",
+        group: Group::Lambda,
+        about: "stand-in for aws-lambda-web-adapter: a proxy in front of our container binary",
+        program: Program::Contender("lambda-proxy"),
+        backend: Some(CONTAINER),
+        logs: true,
+        ..ROW
+    },
+    Row {
+        name: "lambda-fastapi",
+        group: Group::Lambda,
+        about: "FastAPI with Mangum on awslambdaric",
+        program: Program::Python(&["-m", "awslambdaric", "lambda_function.handler"]),
+        logs: true,
+        ..ROW
+    },
+];
+
+/// A number to reach.
+#[derive(Debug)]
+pub(crate) struct Goal {
+    pub(crate) what: &'static str,
+    pub(crate) row: &'static str,
+    pub(crate) figure: &'static str,
+    /// The bound is on the ratio to this row; without it, on the figure itself.
+    pub(crate) against: Option<&'static str>,
+    pub(crate) bound: Bound,
+}
+
+/// Every goal.
+pub(crate) const GOALS: &[Goal] = &[
+    Goal {
+        what: "CPU per request at or below bare axum without logs",
+        row: "math-service",
+        figure: "cpu_us",
+        against: Some("axum-bare"),
+        bound: Bound::AtMost(1.0),
+    },
+    Goal {
+        what: "CPU per request at least 20x under FastAPI",
+        row: "math-service",
+        figure: "cpu_us",
+        against: Some("fastapi"),
+        bound: Bound::AtMost(1.0 / 20.0),
+    },
+    Goal {
+        what: "idle RSS under 8 MB",
+        row: "math-service",
+        figure: "rss_idle_mb",
+        against: None,
+        bound: Bound::Under(8.0),
+    },
+    Goal {
+        what: "Lambda bundle under 4 MB zipped",
+        row: "lambda",
+        figure: "bundle_mb",
+        against: None,
+        bound: Bound::Under(4.0),
+    },
+    Goal {
+        what: "cold init within 1.2x of a bare lambda_http hello world (wall)",
+        row: "lambda",
+        figure: "init_ms",
+        against: Some("lambda-hello"),
+        bound: Bound::AtMost(1.2),
+    },
+    Goal {
+        what: "cold init within 1.2x of a bare lambda_http hello world (CPU)",
+        row: "lambda",
+        figure: "init_cpu_ms",
+        against: Some("lambda-hello"),
+        bound: Bound::AtMost(1.2),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::figures;
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+    }
+
+    #[test]
+    fn goals_name_rows_and_figures_that_exist() {
+        let is_row = |name| ROWS.iter().any(|row| row.name == name);
+        for goal in GOALS {
+            assert!(is_row(goal.row) && goal.against.is_none_or(is_row), "{}", goal.what);
+            assert!(figures::find(goal.figure).is_some(), "{}", goal.what);
+        }
+    }
+}
