@@ -35,7 +35,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench fuzz ## Everything that needs no Docker: what it needs is installed into .tools
+test: lint test-rust test-rie test-deploy test-bench fuzz ## Everything that needs no Docker, in 5 to 10 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -86,7 +86,7 @@ fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
 .PHONY: parity
 parity: ## Send the corpus to a live endpoint: make parity URL=https://…
 	@test -n '$(URL)' || { echo 'usage: make parity URL=https://…' >&2; exit 2; }
-	PARITY_URL='$(URL)' cargo test --quiet --test api parity::a_live -- --ignored --nocapture
+	RUST_BACKTRACE=0 PARITY_URL='$(URL)' cargo test --quiet --test api parity::a_live -- --ignored --nocapture
 
 BENCH := cargo run --quiet --release --locked --manifest-path bench/Cargo.toml -p bench --
 

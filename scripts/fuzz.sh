@@ -16,7 +16,7 @@ instrument=(--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage
 
 # With a --target, cargo leaves build scripts and procedural macros uninstrumented.
 host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="${instrument[*]}" cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host"
+RUSTFLAGS="${instrument[*]}" cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml --target "$host"
 
 seeds=fuzz/corpus
 mkdir -p "$seeds/json_body" "$seeds/lambda_event" fuzz/artifacts

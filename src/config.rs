@@ -148,11 +148,11 @@ impl Config {
     fn check(self) -> Result<Self, ConfigError> {
         if self.request_timeout <= self.add_delay {
             return Err(ConfigError {
-                variable: "REQUEST_TIMEOUT",
-                value: humantime::format_duration(self.request_timeout).to_string(),
+                variable: "ADD_DELAY",
+                value: humantime::format_duration(self.add_delay).to_string(),
                 expected: format!(
-                    "more than ADD_DELAY ({}), or every addition would time out",
-                    humantime::format_duration(self.add_delay)
+                    "less than REQUEST_TIMEOUT ({}), or every addition would time out",
+                    humantime::format_duration(self.request_timeout)
                 ),
             });
         }
@@ -402,8 +402,8 @@ mod tests {
     #[test]
     fn a_timeout_below_the_delay_is_refused() {
         let error = config(&[("ADD_DELAY", "5s"), ("REQUEST_TIMEOUT", "5s")]).unwrap_err();
-        assert_eq!(error.variable, "REQUEST_TIMEOUT");
-        assert!(error.to_string().contains("ADD_DELAY (5s)"), "{error}");
+        assert_eq!(error.variable, "ADD_DELAY");
+        assert!(error.to_string().contains("REQUEST_TIMEOUT (5s)"), "{error}");
     }
 
     #[test]

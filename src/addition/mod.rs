@@ -59,7 +59,7 @@ pub fn routes(addition: Addition) -> Routes {
 /// Adds two numbers.
 #[utoipa::path(post, path = "/", tag = "addition", request_body = Operands, responses(
     (status = 200, description = "The sum", body = Sum),
-    (status = 400, description = "Not JSON", body = Document, content_type = "application/problem+json"),
+    (status = 400, description = "Not JSON, or a malformed Host header", body = Document, content_type = "application/problem+json"),
     (status = 413, description = "Body too large", body = Document, content_type = "application/problem+json"),
     (status = 415, description = "Not declared as JSON", body = Document, content_type = "application/problem+json"),
     (status = 422, description = "A field is missing or no number, or the sum is not finite", body = Document, content_type = "application/problem+json"),

@@ -76,7 +76,7 @@ async fn serve(config: &Config) -> ExitCode {
 /// Tools that stop a process and then its whole group send two signals in a burst: they mean one.
 const BURST: Duration = Duration::from_millis(500);
 
-/// Completes at the first SIGTERM or SIGINT. A later one ends the process at once.
+/// Completes at the first SIGTERM or SIGINT. One after the burst ends the process at once.
 fn terminate() -> std::io::Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (begin, begun) = tokio::sync::oneshot::channel();

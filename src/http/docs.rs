@@ -16,7 +16,7 @@ use crate::{addition, problem};
 #[openapi(
     info(
         title = "math-service",
-        description = "Four workloads that scale differently, on Kubernetes and on Lambda.",
+        description = "Adds two numbers: one router, on Kubernetes and on Lambda, with the same answers.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     // Relative to the document: whatever stage or base path it was fetched under.
@@ -27,7 +27,7 @@ use crate::{addition, problem};
     ),
     components(schemas(problem::Document<'static>)),
     tags(
-        (name = "addition", description = "Bound by waiting"),
+        (name = "addition", description = "The addition"),
         (name = "service", description = "About the service"),
         (name = "health", description = "For probes, alarms and Prometheus"),
     ),

@@ -24,7 +24,7 @@ pub struct Status {
 /// The state of the service for people and alarms.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
-    /// `healthy`, or `degraded` when a dependency is out of order.
+    /// `healthy`.
     #[schema(example = "healthy")]
     status: &'static str,
     /// The running version.
@@ -63,9 +63,6 @@ pub(crate) async fn healthz() -> Json<Status> {
 }
 
 /// Whether to send requests here: not before the start is complete, and not once it is to stop.
-///
-/// A store or cluster outage does not fail it: every pod would leave the load balancer at once and
-/// take the healthy workloads along.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", responses(
     (status = 200, description = "Send requests here", body = Status),
     (status = 503, description = "Starting or draining", body = crate::problem::Document, content_type = "application/problem+json"),
@@ -77,7 +74,7 @@ pub(crate) async fn ready(State(lifecycle): State<Lifecycle>) -> Result<Json<Sta
     Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting or draining"))
 }
 
-/// The state of the service and of what it depends on, for people and alarms, not for probes.
+/// The state of the service, for people and alarms, not for probes.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Healthy", body = Health)))]
 pub(crate) async fn health(State(target): State<Target>) -> Json<Health> {
     Json(Health { status: "healthy", version: crate::VERSION, target })

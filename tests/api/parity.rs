@@ -305,7 +305,17 @@ async fn every_front_door_gives_the_same_answer() {
 async fn a_live_endpoint_answers_as_expected() {
     #[expect(clippy::disallowed_methods, reason = "an argument of this test, not a setting")]
     let url = std::env::var("PARITY_URL").expect("make parity URL=https://…");
-    let endpoint = Endpoint::new(&url);
+    all_as_expected(&url).await;
+}
+
+#[tokio::test]
+async fn a_service_with_default_settings_passes_as_a_live_endpoint() {
+    let server = Server::start(&[]).await;
+    all_as_expected(&format!("http://{}/", server.address)).await;
+}
+
+async fn all_as_expected(url: &str) {
+    let endpoint = Endpoint::new(url);
     let (mut sent, mut wrong) = (0, Vec::new());
     for case in corpus() {
         if let Some(reason) = &case.local {
