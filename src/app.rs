@@ -102,11 +102,15 @@ impl App {
     }
 
     /// Answers one request. Where it came from is the target's to know.
-    pub async fn serve(&self, mut request: Request, client: Option<IpAddr>) -> Response {
+    pub fn serve(
+        &self,
+        mut request: Request,
+        client: Option<IpAddr>,
+    ) -> impl Future<Output = Response> + Send + '_ {
         let Shared { router, counted, unmatched, base_path, edge } = &*self.0;
         path::normalise(&mut request, base_path);
         let route = counted.at(request.uri().path()).map_or(unmatched, |found| found.value);
-        edge.answer(route, request, client, |request| router.clone().call(request)).await
+        edge.answer(route, request, client, |request| router.clone().call(request))
     }
 
     /// Answers a request that its target could not read to its end, counted and marked like any other.

@@ -57,20 +57,20 @@ pub struct Edge {
 
 impl Edge {
     /// Answers `request`, which matched `route` and came from `client`, with what `handle` makes of it.
-    pub async fn answer<F>(
-        &self,
-        route: &RouteMetrics,
+    pub fn answer<'a, F>(
+        &'a self,
+        route: &'a RouteMetrics,
         request: Request,
         client: Option<IpAddr>,
-        handle: impl FnOnce(Request) -> F,
-    ) -> Response
+        handle: impl FnOnce(Request) -> F + Send + 'a,
+    ) -> impl Future<Output = Response> + Send + 'a
     where
-        F: Future<Output = Result<Response, Infallible>>,
+        F: Future<Output = Result<Response, Infallible>> + Send + 'a,
     {
         let exchange = Exchange::begin(&request, client, &self.metrics);
         let context = RequestContext::of(request.headers(), client);
         let request_id = context.request_id.clone();
-        let answered = async {
+        let answered = async move {
             let admitted = async |request| match self.admit(route, &request, exchange.active_now) {
                 Ok(()) => self.guard(handle(request)).await,
                 Err(refusal) => refusal.into_response(),
@@ -86,7 +86,7 @@ impl Edge {
             response
         };
         // One allocation, or each caller up to the connection would copy this future's kilobytes.
-        context::scope(context, Box::pin(answered)).await
+        context::scope(context, Box::pin(answered))
     }
 
     fn admit(&self, route: &RouteMetrics, request: &Request, active_now: i64) -> Result<(), Problem> {
