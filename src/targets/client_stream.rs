@@ -48,12 +48,10 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Exchanges(Arc<[AtomicU64; 2]>);
 
 impl Exchanges {
-    pub(super) fn begin(&self) {
+    /// A request that lasts until the guard is dropped: answered, or given up by its client.
+    pub(super) fn begin(&self) -> Exchange {
         self.0[0].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn end(&self) {
-        self.0[1].fetch_add(1, Ordering::Relaxed);
+        Exchange(self.clone())
     }
 
     /// The number that stays the same for as long as no further request's head is complete.
@@ -74,6 +72,16 @@ impl Exchanges {
             before = self.begun();
             tokio::time::sleep(patience.idle).await;
         }
+    }
+}
+
+/// One request on its way.
+#[must_use = "the request counts as being served only while this lives"]
+pub(super) struct Exchange(Exchanges);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.0.0[1].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -289,14 +297,17 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(64);
             let exchanges = Exchanges::default();
             let mut server = ClientStream::http1(server, exchanges.clone(), PATIENCE, Instant::now());
-            exchanges.begin();
+            let exchange = exchanges.begin();
             client.shutdown().await.unwrap();
             let started = Instant::now();
             let mut read = [0; 4];
             if answered {
                 let early = tokio::time::timeout(HALF_CLOSED / 2, server.read(&mut read)).await;
                 assert!(early.is_err(), "not told while the answer is being made");
-                exchanges.end();
+                drop(exchange);
+            } else {
+                // Given up by nobody: it is still being answered when the second has passed.
+                std::mem::forget(exchange);
             }
             assert_eq!(server.read(&mut read).await.unwrap(), 0);
             assert_eq!(started.elapsed(), if answered { HALF_CLOSED / 2 } else { HALF_CLOSED });
@@ -311,12 +322,12 @@ mod tests {
         let mut read = [0; 4];
         client.write_all(b"head").await.unwrap();
         server.read_exact(&mut read).await.unwrap();
-        exchanges.begin();
+        let exchange = exchanges.begin();
         let body = tokio::time::timeout(3 * LIMIT, server.read(&mut read)).await;
         assert!(body.is_err(), "a slow body is the request timeout's business");
         client.write_all(b"body").await.unwrap();
         server.read_exact(&mut read).await.unwrap();
-        exchanges.end();
+        drop(exchange);
         let idle = tokio::time::timeout(3 * LIMIT, server.read(&mut read)).await;
         assert!(idle.is_err(), "idle time is the keep-alive timeout's business");
         client.write_all(b"next").await.unwrap();

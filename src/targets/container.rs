@@ -167,10 +167,10 @@ impl Server {
         let exchanges = Exchanges::default();
         let io = ClientStream::http1(stream, exchanges.clone(), self.patience, accepted);
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            exchanges.begin();
+            let exchange = exchanges.begin();
             async {
                 let response = self.answer(request.map(Body::new), peer).await;
-                exchanges.end();
+                drop(exchange);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -197,11 +197,10 @@ impl Server {
         // HTTP/2 answers each request in a task of its own, which needs a share in the server.
         let exchanges = Exchanges::default();
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let (server, exchanges) = (self.clone(), exchanges.clone());
-            exchanges.begin();
+            let (server, exchange) = (self.clone(), exchanges.begin());
             async move {
                 let response = server.answer(request.map(Body::new), peer).await;
-                exchanges.end();
+                drop(exchange);
                 Ok::<_, Infallible>(response)
             }
         });

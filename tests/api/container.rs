@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::routing::get;
+use axum::{body::Bytes, routing::get};
+use http_body_util::Full;
 use hyper::Version;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use math_service::{
     app::App, config::Config, http::Routes, lifecycle::Lifecycle, targets::container,
     telemetry::metrics::Metrics,
@@ -153,22 +155,31 @@ async fn a_client_that_ends_its_half_still_gets_its_answer() {
 
 #[tokio::test]
 async fn http2_connections_without_requests_are_closed_too() {
-    let server = Server::start(&[("HEADER_READ_TIMEOUT", "500ms"), ("KEEP_ALIVE_TIMEOUT", "500ms")]).await;
+    let timeouts = [("HEADER_READ_TIMEOUT", "500ms"), ("KEEP_ALIVE_TIMEOUT", "500ms"), ("ADD_DELAY", "20s")];
+    let server = Server::start(&timeouts).await;
     let handshake = async || {
         let stream = connect(server.address).await;
-        let executor = hyper_util::rt::TokioExecutor::new();
-        hyper::client::conn::http2::handshake(executor, hyper_util::rt::TokioIo::new(stream)).await.unwrap()
+        let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+        hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(executor, stream).await.unwrap()
     };
-    // One that never sends a request, and one that sent its last.
     let (_silent, connection) = handshake().await;
     let _ = timeout(PATIENCE, connection).await.expect("a silent connection is closed");
+
     let (mut sender, connection) = handshake().await;
     let connection = tokio::spawn(connection);
-    let get = hyper::Request::get("http://h/livez")
-        .body(http_body_util::Empty::<axum::body::Bytes>::new())
-        .unwrap();
+    let get = hyper::Request::get("http://h/livez").body(Full::default()).unwrap();
     assert_eq!(sender.send_request(get).await.unwrap().status(), 200);
     let _ = timeout(PATIENCE, connection).await.expect("an idle connection is closed");
+
+    let (mut sender, connection) = handshake().await;
+    let connection = tokio::spawn(connection);
+    let waits = hyper::Request::post("http://h/").header("content-type", "application/json");
+    let waits = waits.body(Full::new(Bytes::from_static(br#"{"a":1,"b":2}"#))).unwrap();
+    let given_up = timeout(Duration::from_millis(200), sender.send_request(waits)).await;
+    assert!(given_up.is_err(), "the request takes longer");
+    let closed = timeout(Duration::from_secs(10), connection).await;
+    let _ =
+        closed.expect("a connection whose only request was given up is closed, and well before its answer");
 }
 
 #[tokio::test]
