@@ -35,6 +35,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long answers that were cut short may take to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long handshakes that began before the end may take to complete: a round trip, amply.
+const HANDSHAKES: Duration = Duration::from_millis(100);
+
 /// How often an HTTP/2 client has to prove that it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
@@ -84,6 +87,8 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     tracing::info!("Draining");
     server.lifecycle.advance(Phase::Draining);
     server.accept_until(&listener, sleep(config.drain_delay)).await;
+    turn_away(&listener);
+    server.accept_until(&listener, sleep(HANDSHAKES)).await;
     let drain_ends = Instant::now() + config.drain_timeout;
     // Without file descriptors it takes until some connections have ended.
     let _ = timeout_at(drain_ends, server.accept_what_is_queued(listener)).await;
@@ -224,6 +229,38 @@ impl Server {
             () = exchanges.unused(self.patience) => {}
         }
     }
+}
+
+/// From now on, new connections are not even begun: the kernel ignores their first packet, and the
+/// client's next try, a second later, meets a closed port. Closing the listener at once would reset
+/// the connections that complete between its last accept and its end, and requests sent on them.
+///
+/// Where the filter cannot be had, that moment is short, and what it costs is told.
+fn turn_away(listener: &TcpListener) {
+    #[cfg(target_os = "linux")]
+    {
+        use socket2::{SockFilter, SockRef};
+        // Classic BPF over the TCP header (RFC 9293 §3.1): drop what has SYN and not ACK, keep the rest.
+        const LOAD_BYTE: u16 = 0x30;
+        const AND: u16 = 0x54;
+        const JUMP_IF_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        const FLAGS: u32 = 13;
+        const SYN: u32 = 0x02;
+        const ACK: u32 = 0x10;
+        let filter = [
+            SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+            SockFilter::new(AND, 0, 0, SYN | ACK),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ];
+        if let Err(error) = SockRef::from(listener).attach_filter(&filter) {
+            tracing::warn!(%error, "Could not turn new connections away before closing the listener");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = listener;
 }
 
 /// Out of file descriptors, most likely: connections that end will free some.

@@ -46,10 +46,13 @@ fn sum(host: bool) -> hyper::Request<Full<Bytes>> {
 }
 
 async fn is_complete(answer: hyper::Result<hyper::Response<hyper::body::Incoming>>) -> bool {
-    if let Err(e) = &answer {
-        println!("ERR {e:?}");
-    }
-    let Ok(answer) = answer else { return false };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            println!("lost: {error:?}");
+            return false;
+        }
+    };
     answer.status() == 200
         && answer.into_body().collect().await.is_ok_and(|body| &body.to_bytes()[..] == br#"{"result":15.0}"#)
 }
