@@ -73,6 +73,16 @@ impl Server {
         kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
     }
 
+    /// Waits until this event was logged so many times.
+    pub(crate) async fn logged(&self, event: &str, times: usize) {
+        let marker = format!("\"event\":\"{event}\"");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.lines.lock().unwrap().iter().filter(|line| line.contains(&marker)).count() < times {
+            assert!(tokio::time::Instant::now() < deadline, "{event:?} is logged {times} times");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits for the end of the process and of its output.
     pub(crate) async fn exit(mut self) -> (ExitStatus, Vec<Value>) {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it ends").unwrap();
