@@ -1,8 +1,12 @@
 //! From starting to drained: which phase the process is in, and who waits for the next.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Poll, Waker},
 };
 
 use tokio::sync::Notify;
@@ -57,7 +61,22 @@ impl Lifecycle {
     }
 
     /// Waits until `phase` is reached or passed.
-    pub async fn reached(&self, phase: Phase) {
+    pub fn reached(&self, phase: Phase) -> impl Future<Output = ()> + '_ {
+        let mut waiting = Box::pin(self.wait_for(phase));
+        let mut asked: Option<(u8, Waker)> = None;
+        poll_fn(move |cx| {
+            // Asking takes a lock that all connections share, and each is polled at every request: once
+            // is enough for as long as nothing has changed.
+            let now = self.current();
+            if asked.as_ref().is_some_and(|(then, waker)| *then == now && waker.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            asked = Some((now, cx.waker().clone()));
+            waiting.as_mut().poll(cx)
+        })
+    }
+
+    async fn wait_for(&self, phase: Phase) {
         loop {
             // Created before the check, so that a change between the two is not missed.
             let changed = self.0.changed.notified();

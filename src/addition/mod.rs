@@ -8,7 +8,6 @@ mod sum;
 use std::time::Duration;
 
 use axum::{
-    Json,
     extract::{Request, State},
     routing::post,
 };
@@ -17,7 +16,10 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    http::{Routes, json},
+    http::{
+        Routes,
+        json::{self, Answer},
+    },
     problem::{Document, FieldError, Problem},
 };
 
@@ -66,18 +68,19 @@ pub fn routes(addition: Addition) -> Routes {
     (status = 503, description = "Too many requests at once, or shutting down", body = Document, content_type = "application/problem+json"),
     (status = 504, description = "Took too long", body = Document, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn add(State(addition): State<Addition>, request: Request) -> Result<Json<Sum>, Problem> {
+pub(crate) async fn add(State(addition): State<Addition>, request: Request) -> Result<Answer<Sum>, Problem> {
     let body = json::body(request, addition.max_body_bytes).await?;
     let [a, b] = json::numbers(&body, ["a", "b"])?;
     info!(a, b, "Received addition request");
 
     if !addition.delay.is_zero() {
-        tokio::time::sleep(addition.delay).await;
+        // Boxed, so that an addition without a delay does not carry the timer along.
+        Box::pin(tokio::time::sleep(addition.delay)).await;
     }
     let result = sum::finite(a, b).ok_or_else(|| Problem::invalid(vec![FieldError::body(OVERFLOW)]))?;
 
     info!(a, b, result, "Computed result");
-    Ok(Json(Sum { result }))
+    Ok(Answer(Sum { result }))
 }
 
 const OVERFLOW: &str = "has a sum that is out of the range of a 64-bit float";

@@ -9,7 +9,6 @@ use std::{
     future::poll_fn,
     net::IpAddr,
     panic::AssertUnwindSafe,
-    pin::pin,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use axum::{
     http::{Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::Either};
 use tower::{Layer, Service};
 use tower_http::cors::CorsLayer;
 
@@ -33,7 +32,7 @@ use crate::{
     },
 };
 
-/// Routes that are answered even when everything else is refused.
+/// Routes that are answered even when everything else is refused, and not counted as load.
 pub const ALWAYS_ADMITTED: [&str; 5] = ["/healthz", "/livez", "/readyz", "/health", "/metrics"];
 
 /// How soon a refused caller may come back.
@@ -67,33 +66,35 @@ impl Edge {
     where
         F: Future<Output = Result<Response, Infallible>> + Send + 'a,
     {
-        let exchange = Exchange::begin(&request, client, &self.metrics);
+        let exchange = Exchange::begin(route, &request, client, &self.metrics);
         let context = RequestContext::of(request.headers(), client);
         let request_id = context.request_id.clone();
-        let answered = async move {
-            let admitted = async |request| match self.admit(route, &request, exchange.active_now) {
-                Ok(()) => self.guard(handle(request)).await,
-                Err(refusal) => refusal.into_response(),
-            };
-            let mut response = match &self.cors {
-                Some(cors) if is_for_cors(&request) => {
-                    Box::pin(across_origins(cors, request, admitted)).await
-                }
-                _ => admitted(request).await,
-            };
+        let admitted = self.admit(&request, exchange.active_now);
+        // In a box of its own, and caught there: what awaits it is small and cheap to move.
+        let handle = move |request| self.guard(Box::pin(AssertUnwindSafe(handle(request)).catch_unwind()));
+        let answer = match (admitted, &self.cors) {
+            (admitted, Some(cors)) if is_for_cors(&request) => {
+                let answer = async move |request| match admitted {
+                    Ok(()) => handle(request).await,
+                    Err(refusal) => refusal.into_response(),
+                };
+                Either::Right(across_origins(cors, request, answer).boxed())
+            }
+            (Ok(()), _) => Either::Left(handle(request)),
+            (Err(refusal), _) => Either::Right(async { refusal.into_response() }.boxed()),
+        };
+        context::scope(context, async move {
+            let mut response = answer.await;
             response.headers_mut().insert(context::REQUEST_ID, request_id);
             exchange.end(route, &response, &self.metrics);
             response
-        };
-        // One allocation, or each caller up to the connection would copy this future's kilobytes.
-        context::scope(context, Box::pin(answered))
+        })
     }
 
-    fn admit(&self, route: &RouteMetrics, request: &Request, active_now: i64) -> Result<(), Problem> {
+    fn admit(&self, request: &Request, active_now: usize) -> Result<(), Problem> {
         host::check(request.version(), request.uri(), request.headers())
             .map_err(|detail| Problem::new(StatusCode::BAD_REQUEST, detail))?;
-        let over = usize::try_from(active_now).is_ok_and(|active| active > self.max_in_flight);
-        if over && !ALWAYS_ADMITTED.contains(&route.name()) {
+        if active_now > self.max_in_flight {
             self.metrics.shed();
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are being served")
                 .retry_after(RETRY_AFTER));
@@ -102,27 +103,33 @@ impl Edge {
     }
 
     /// The handler's answer, or ours if it panics, takes too long, or outlives the drain.
-    async fn guard(&self, handler: impl Future<Output = Result<Response, Infallible>>) -> Response {
-        let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+    async fn guard(&self, mut handler: impl Future<Output = Outcome> + Unpin) -> Response {
         // Most handlers answer at once: those touch neither the timer nor the drain.
-        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(handler.as_mut().poll(cx))).await {
+        if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(handler.poll_unpin(cx))).await {
             return completed(outcome);
         }
-        tokio::select! {
-            outcome = handler => completed(outcome),
-            () = tokio::time::sleep(self.request_timeout) => {
-                tracing::warn!("Gave up a request that took too long");
-                Problem::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long").into_response()
+        // Boxed, so that those do not carry it along.
+        Box::pin(async {
+            tokio::select! {
+                outcome = handler => completed(outcome),
+                () = tokio::time::sleep(self.request_timeout) => {
+                    tracing::warn!("Gave up a request that took too long");
+                    Problem::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long").into_response()
+                }
+                () = self.lifecycle.reached(Phase::Cut) => {
+                    tracing::warn!("Cut a request short at the end of the drain");
+                    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
+                        .retry_after(RETRY_AFTER)
+                        .into_response()
+                }
             }
-            () = self.lifecycle.reached(Phase::Cut) => {
-                tracing::warn!("Cut a request short at the end of the drain");
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
-                    .retry_after(RETRY_AFTER)
-                    .into_response()
-            }
-        }
+        })
+        .await
     }
 }
+
+/// What a handler made of a request; the outer error is a panic.
+type Outcome = std::thread::Result<Result<Response, Infallible>>;
 
 /// An OPTIONS request that no browser sent is not the layer's to answer.
 fn is_for_cors(request: &Request) -> bool {
@@ -153,7 +160,7 @@ async fn across_origins(
     }
 }
 
-fn completed(outcome: std::thread::Result<Result<Response, Infallible>>) -> Response {
+fn completed(outcome: Outcome) -> Response {
     match outcome {
         Ok(Ok(response)) => response,
         // The panic itself was logged where it happened, with this request's id.
@@ -166,18 +173,21 @@ struct Exchange {
     started: Instant,
     method: Method,
     client: Option<IpAddr>,
-    active_now: i64,
-    _active: ActiveRequest,
+    /// With this one; 0 where it is not counted.
+    active_now: usize,
+    _active: Option<ActiveRequest>,
 }
 
 impl Exchange {
-    fn begin(request: &Request, client: Option<IpAddr>, metrics: &Metrics) -> Self {
-        let (active, active_now) = metrics.enter();
+    fn begin(route: &RouteMetrics, request: &Request, client: Option<IpAddr>, metrics: &Metrics) -> Self {
+        // Probes and scrapes neither take a slot nor look like load.
+        let active = (!ALWAYS_ADMITTED.contains(&route.name())).then(|| metrics.enter());
+        let (active, active_now) = active.unzip();
         Self {
             started: Instant::now(),
             method: request.method().clone(),
             client,
-            active_now,
+            active_now: active_now.unwrap_or_default(),
             _active: active,
         }
     }

@@ -36,7 +36,7 @@ pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Cow
 /// them the comma that joins two, and percent-encoding. An empty one is allowed by RFC 9112 for targets
 /// without an authority.
 pub(crate) fn is_host(value: &str) -> bool {
-    let (host, port) = match value.rfind([':', ']']) {
+    let (host, port) = match value.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
         Some(index) if value.as_bytes()[index] == b':' => (&value[..index], &value[index + 1..]),
         _ => (value, ""),
     };
@@ -44,7 +44,7 @@ pub(crate) fn is_host(value: &str) -> bool {
         port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok());
     let host_is_valid = match host.strip_prefix('[') {
         Some(address) => address.strip_suffix(']').is_some_and(|a| a.parse::<std::net::Ipv6Addr>().is_ok()),
-        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)),
+        None => host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')),
     };
     host_is_valid && port_is_valid && (!host.is_empty() || value.is_empty())
 }

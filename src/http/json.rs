@@ -3,35 +3,62 @@
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::problem::{FieldError, Problem};
 
+/// A value as the answer's JSON body.
+///
+/// [`axum::Json`] does the same, by way of a larger buffer and of a content type that it then replaces:
+/// 0.4 thousand instructions a request more.
+pub struct Answer<T>(pub T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(text) => {
+                let mut response = Response::new(Body::from(text));
+                response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+                response
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &(dyn std::error::Error + 'static), "Could not write JSON");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// The request's body, if it is declared as JSON and is at most `limit` bytes long.
 ///
 /// # Errors
 /// 415 when it is not declared as JSON, 413 when it is too large (before it is read, if it says so
 /// itself), 400 when it breaks off.
-pub async fn body(request: Request, limit: usize) -> Result<Bytes, Problem> {
-    if !is_json(request.headers()) {
-        return Err(Problem::new(
+pub fn body(request: Request, limit: usize) -> impl Future<Output = Result<Bytes, Problem>> {
+    let acceptable = if !is_json(request.headers()) {
+        Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "the body must be JSON, declared as Content-Type: application/json",
-        ));
-    }
-    if content_length(request.headers()).is_some_and(|length| length > limit as u64) {
-        return Err(too_large(limit));
-    }
-    read(request.into_body(), limit).await
+        ))
+    } else if request.body().size_hint().lower() > limit as u64 {
+        Err(too_large(limit))
+    } else {
+        // The rest of the request would only make the future larger.
+        Ok(request.into_body())
+    };
+    async move { read(acceptable?, limit).await }
 }
 
 async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
@@ -68,6 +95,9 @@ fn too_large(limit: usize) -> Problem {
 fn is_json(headers: &HeaderMap) -> bool {
     let mut declared = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (declared.next(), declared.next()) else { return false };
+    if value == "application/json" {
+        return true;
+    }
     let Ok(value) = value.to_str() else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let Some((kind, subtype)) = essence.split_once('/') else { return false };
@@ -76,10 +106,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     };
     let has_suffix = subtype.strip_suffix("+json").is_some_and(|stem| !stem.is_empty());
     is_token(kind) && is_token(subtype) && (essence == "application/json" || has_suffix)
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The numbers under `names` in a JSON object; other members are ignored, the last of a repeated

@@ -173,15 +173,16 @@ impl Server {
         let io = ClientStream::http1(stream, exchanges.clone(), self.patience, accepted);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let exchange = exchanges.begin();
+            let answered = self.answer(request.map(Body::new), peer);
             async {
-                let response = self.answer(request.map(Body::new), peer).await;
+                let response = answered.await;
                 drop(exchange);
                 Ok::<_, Infallible>(response)
             }
         });
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.patience.idle)
+            // The stream keeps the time.
+            .header_read_timeout(None)
             // Answers are small: copying one into a buffer is cheaper than a vectored write.
             .writev(false)
             .serve_connection(TokioIo::new(io), service);
@@ -286,14 +287,18 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 impl Server {
-    async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
+    /// The request is handed on before the future is made, which would only carry it along.
+    fn answer(&self, request: Request, peer: SocketAddr) -> impl Future<Output = Response> + Send + '_ {
         let client = client_ip::behind(peer.ip(), request.headers(), &self.trusted_proxies);
         let version = request.version();
-        let mut response = self.app.serve(request, Some(client)).await;
-        // HTTP/2 has no such header: there, GOAWAY says the same.
-        if version <= Version::HTTP_11 && self.lifecycle.has_reached(Phase::Draining) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let answered = self.app.serve(request, Some(client));
+        async move {
+            let mut response = answered.await;
+            // HTTP/2 has no such header: there, GOAWAY says the same.
+            if version <= Version::HTTP_11 && self.lifecycle.has_reached(Phase::Draining) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         }
-        response
     }
 }

@@ -79,9 +79,11 @@ fn is_well_formed(id: &[u8]) -> bool {
 
 /// 128 random bits in hexadecimal: unique without coordination, and no secret.
 fn new_id() -> HeaderValue {
-    let random = fastrand::u128(..);
-    let id: [u8; 32] =
-        std::array::from_fn(|digit| b"0123456789abcdef"[(random >> (4 * digit)) as usize & 15]);
+    let random = fastrand::u128(..).to_ne_bytes();
+    let id: [u8; 32] = std::array::from_fn(|digit| {
+        let nibble = random[digit / 2] >> (digit % 2 * 4) & 15;
+        b"0123456789abcdef"[usize::from(nibble)]
+    });
     HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 

@@ -52,99 +52,108 @@ impl<S: Subscriber> Layer<S> for JsonLines {
 impl JsonLines {
     fn write(&self, event: &Event<'_>, buffer: &mut Vec<u8>) {
         buffer.clear();
+        buffer.push(b'{');
         let mut line = Line { buffer };
         event.record(&mut line);
         context::with(|request| {
             // Well-formed ids hold nothing that JSON escapes.
-            line.plain("request_id", request.request_id());
+            line.plain(b"\"request_id\":\"", request.request_id.as_bytes());
             if let Some(trace) = &request.trace {
-                line.plain("trace_id", &trace.trace_id);
-                line.plain("span_id", &trace.span_id);
+                line.plain(b"\"trace_id\":\"", trace.trace_id.as_bytes());
+                line.plain(b"\"span_id\":\"", trace.span_id.as_bytes());
             }
         });
         let metadata = event.metadata();
         if !metadata.target().starts_with("math_service") {
             line.json("logger", metadata.target());
         }
-        line.plain("level", level(metadata.level()));
-        line.name("timestamp");
-        buffer.push(b'"');
+        buffer.extend_from_slice(level_and_time(metadata.level()));
         timestamp::write(buffer, SystemTime::now());
         buffer.extend_from_slice(b"\"}\n");
         self.writer.push(buffer);
     }
 }
 
-/// structlog's names.
-fn level(level: &Level) -> &'static str {
+/// The level by structlog's name, and what comes before the time.
+fn level_and_time(level: &Level) -> &'static [u8] {
     match *level {
-        Level::ERROR => "error",
-        Level::WARN => "warning",
-        Level::INFO => "info",
-        Level::DEBUG => "debug",
-        Level::TRACE => "trace",
+        Level::ERROR => br#""level":"error","timestamp":""#,
+        Level::WARN => br#""level":"warning","timestamp":""#,
+        Level::INFO => br#""level":"info","timestamp":""#,
+        Level::DEBUG => br#""level":"debug","timestamp":""#,
+        Level::TRACE => br#""level":"trace","timestamp":""#,
     }
 }
 
-/// A JSON object being written, a member at a time.
+/// A JSON object being written, a member at a time, each with the comma that follows it: the last
+/// two, level and time, are always there.
+///
+/// Most of a line's cost is in the number of its pieces, so what is always the same is one piece:
+/// that took a fifth off a line's instructions.
 struct Line<'a> {
     buffer: &'a mut Vec<u8>,
 }
 
 impl Line<'_> {
-    /// The separator and a name. Names are Rust identifiers or ours: nothing in them is escaped.
+    /// Names are Rust identifiers or ours: nothing in them is escaped.
     fn name(&mut self, name: &str) {
-        self.buffer.extend_from_slice(if self.buffer.is_empty() { b"{\"" } else { b",\"" });
+        if name == MESSAGE {
+            return self.buffer.extend_from_slice(b"\"event\":");
+        }
+        self.buffer.push(b'"');
         self.buffer.extend_from_slice(name.as_bytes());
         self.buffer.extend_from_slice(b"\":");
     }
 
-    /// A text that is known to hold nothing that JSON escapes.
-    fn plain(&mut self, name: &str, value: &str) {
-        self.name(name);
-        self.buffer.push(b'"');
-        self.buffer.extend_from_slice(value.as_bytes());
-        self.buffer.push(b'"');
+    /// A name with its opening quotes, and a text that is known to hold nothing that JSON escapes.
+    fn plain(&mut self, opening: &[u8], value: &[u8]) {
+        self.buffer.extend_from_slice(opening);
+        self.buffer.extend_from_slice(value);
+        self.buffer.extend_from_slice(b"\",");
     }
 
     /// Writing simple values to a `Vec` cannot fail; a float that is not finite becomes `null`.
     fn json(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
         self.name(name);
         let _ = serde_json::to_writer(&mut *self.buffer, value);
+        self.buffer.push(b',');
     }
 }
 
+/// What `tracing` calls the text of an event; structlog calls it `event`.
+const MESSAGE: &str = "message";
+
 impl Visit for Line<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.json(name(field), &value);
+        self.json(field.name(), &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.json(name(field), &value);
+        self.json(field.name(), &value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.json(name(field), &value);
+        self.json(field.name(), &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.json(name(field), &value);
+        self.json(field.name(), &value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.json(name(field), value);
+        self.json(field.name(), value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.json(name(field), &chain(value));
+        self.json(field.name(), &chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.name(name(field));
+        self.name(field.name());
         self.buffer.push(b'"');
         // Writing to a `Vec` cannot fail.
         let _ = write!(Escaped(self.buffer), "{value:?}");
-        self.buffer.push(b'"');
+        self.buffer.extend_from_slice(b"\",");
     }
 }
 
@@ -153,8 +162,9 @@ struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let needs_escape = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-        if !text.as_bytes().iter().any(needs_escape) {
+        let needs_escape = |byte: u8| byte < b' ' || matches!(byte, b'"' | b'\\');
+        // Without an early end, the processor looks at many bytes at once.
+        if !text.bytes().fold(false, |any, byte| any | needs_escape(byte)) {
             self.0.extend_from_slice(text.as_bytes());
             return Ok(());
         }
@@ -169,10 +179,6 @@ impl fmt::Write for Escaped<'_> {
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn name(field: &Field) -> &'static str {
-    if field.name() == "message" { "event" } else { field.name() }
 }
 
 #[cfg(test)]

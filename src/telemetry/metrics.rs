@@ -93,7 +93,8 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let active = gauge("http_server_active_requests", "Requests being served now.")?;
+        let active =
+            gauge("http_server_active_requests", "Requests being served now, probes and scrapes excepted.")?;
         let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory of the process.")?;
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
             let counter = IntCounter::new(name, help)?;
@@ -122,9 +123,10 @@ impl Metrics {
     }
 
     /// Counts a request as active until the guard is dropped; the number includes this one.
-    pub fn enter(&self) -> (ActiveRequest, i64) {
+    pub fn enter(&self) -> (ActiveRequest, usize) {
         self.active.inc();
-        (ActiveRequest(self.active.clone()), self.active.get())
+        // Never negative: each guard counts down once.
+        (ActiveRequest(self.active.clone()), self.active.get().try_into().unwrap_or_default())
     }
 
     /// Counts a request that was refused because too many were being served.
