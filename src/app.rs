@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     http::{Routes, docs, edge::Edge, health, home, path},
     lifecycle::Lifecycle,
+    load::{self, Load},
     problem::Problem,
     targets::Target,
     telemetry::{
@@ -50,6 +51,12 @@ impl App {
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
         let mut routes =
             addition::routes(Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes });
+        let load = Load {
+            is_enabled: config.load_enabled,
+            max_seconds: config.load_max_seconds,
+            slots: config.load_slots,
+        };
+        routes.extend(load::routes(load, &metrics)?);
         routes.extend(home::routes(target));
         routes.extend(health::routes(target, lifecycle.clone()));
         routes.extend(docs::routes());

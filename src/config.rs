@@ -4,7 +4,7 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZero, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
@@ -59,6 +59,17 @@ pub const SETTINGS: &[Setting] = &[
         "20s",
         "after `DRAIN_DELAY`: how long requests and idle connections may take to finish",
     ),
+    setting("LOAD_ENABLED", "false", "whether `GET /load` may burn CPU, and somebody's money"),
+    setting(
+        "LOAD_MAX_SECONDS",
+        "20",
+        "most CPU seconds that one `GET /load` may ask for; when enabled, below `REQUEST_TIMEOUT`",
+    ),
+    setting(
+        "LOAD_SLOTS",
+        "CPUs",
+        "requests to `/load` that burn at once, `CPUs` for one a processor; more get 503",
+    ),
     setting("TRUSTED_PROXIES", "", "CIDRs, comma-separated, whose `X-Forwarded-For` is believed (container)"),
     setting(
         "CORS_ALLOWED_ORIGINS",
@@ -98,6 +109,12 @@ pub struct Config {
     pub drain_delay: Duration,
     /// How long a drain waits for what is left, counted from the end of `drain_delay`.
     pub drain_timeout: Duration,
+    /// Whether CPU may be burnt on request.
+    pub load_enabled: bool,
+    /// Most CPU seconds that one request may burn.
+    pub load_max_seconds: f64,
+    /// Requests that burn CPU at once.
+    pub load_slots: usize,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins that browsers may call from.
@@ -127,6 +144,9 @@ impl Config {
             max_in_flight: env.read("MAX_IN_FLIGHT", positive_number)?,
             drain_delay: env.read("DRAIN_DELAY", duration)?,
             drain_timeout: env.read("DRAIN_TIMEOUT", duration)?,
+            load_enabled: env.read("LOAD_ENABLED", boolean)?,
+            load_max_seconds: env.read("LOAD_MAX_SECONDS", positive_seconds)?,
+            load_slots: env.read("LOAD_SLOTS", load_slots)?,
             trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
             cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
             base_path: env.read("BASE_PATH", base_path)?,
@@ -152,6 +172,17 @@ impl Config {
                 value: humantime::format_duration(self.add_delay).to_string(),
                 expected: format!(
                     "less than REQUEST_TIMEOUT ({}), or every addition would time out",
+                    humantime::format_duration(self.request_timeout)
+                ),
+            });
+        }
+        // A burn takes at least its CPU seconds by the clock.
+        if self.load_enabled && self.load_max_seconds >= self.request_timeout.as_secs_f64() {
+            return Err(ConfigError {
+                variable: "LOAD_MAX_SECONDS",
+                value: self.load_max_seconds.to_string(),
+                expected: format!(
+                    "less than REQUEST_TIMEOUT ({}), or the longest burns would time out",
                     humantime::format_duration(self.request_timeout)
                 ),
             });
@@ -259,6 +290,29 @@ fn positive_duration(value: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration above 0 and up to a day, such as 300ms, 5s or 2m".to_owned())
 }
 
+fn positive_seconds(value: &str) -> Result<f64, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds <= LONGEST.as_secs_f64())
+        .ok_or_else(|| "a number of seconds above 0 and up to 86400, such as 20 or 0.5".to_owned())
+}
+
+/// Half of the threads that tokio keeps for blocking work: burning never takes those of others.
+const MOST_LOAD_SLOTS: usize = 256;
+
+/// A number of slots, or `CPUs`: as many as there are processors, a container's CPU limit considered.
+fn load_slots(value: &str) -> Result<usize, String> {
+    if value.eq_ignore_ascii_case("CPUs") {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        return Ok(processors.min(MOST_LOAD_SLOTS));
+    }
+    number(value)
+        .ok()
+        .filter(|slots| (1..=MOST_LOAD_SLOTS).contains(slots))
+        .ok_or_else(|| format!("a whole number from 1 to {MOST_LOAD_SLOTS}, or CPUs"))
+}
+
 fn list<T>(item: impl Fn(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Vec<T>, String> {
     move |value| value.split(',').map(str::trim).filter(|text| !text.is_empty()).map(item).collect()
 }
@@ -361,6 +415,9 @@ mod tests {
         assert_eq!(config.add_delay, Duration::ZERO);
         assert!(config.trusted_proxies.is_empty() && config.cors_allowed_origins.is_empty());
         assert!(!config.emf_metrics);
+        assert!(!config.load_enabled, "burning CPU is off unless asked for");
+        assert_eq!(config.load_max_seconds, 20.0);
+        assert_eq!(config.load_slots, std::thread::available_parallelism().unwrap().get().min(256));
     }
 
     #[test]
@@ -389,6 +446,15 @@ mod tests {
             ("BASE_PATH", "/%zz", "path"),
             ("LOGLEVEL", "math_service[span]=info", "filter"),
             ("EMF_METRICS", "maybe", "true or false"),
+            ("LOAD_ENABLED", "5", "true or false"),
+            ("LOAD_MAX_SECONDS", "0", "above 0"),
+            ("LOAD_MAX_SECONDS", "-1", "above 0"),
+            ("LOAD_MAX_SECONDS", "NaN", "above 0"),
+            ("LOAD_MAX_SECONDS", "inf", "up to 86400"),
+            ("LOAD_MAX_SECONDS", "5s", "number of seconds"),
+            ("LOAD_SLOTS", "0", "from 1 to 256"),
+            ("LOAD_SLOTS", "257", "from 1 to 256"),
+            ("LOAD_SLOTS", "all", "or CPUs"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -404,6 +470,18 @@ mod tests {
         let error = config(&[("ADD_DELAY", "5s"), ("REQUEST_TIMEOUT", "5s")]).unwrap_err();
         assert_eq!(error.variable, "ADD_DELAY");
         assert!(error.to_string().contains("REQUEST_TIMEOUT (5s)"), "{error}");
+    }
+
+    #[test]
+    fn a_burn_that_could_only_time_out_is_refused_where_burning_is_enabled() {
+        let tight = [("LOAD_MAX_SECONDS", "10"), ("REQUEST_TIMEOUT", "10s")];
+        assert!(config(&tight).is_ok(), "nothing burns");
+        let error = config(&[tight[0], tight[1], ("LOAD_ENABLED", "true")]).unwrap_err();
+        assert_eq!((error.variable, error.value.as_str()), ("LOAD_MAX_SECONDS", "10"));
+        assert!(error.to_string().contains("REQUEST_TIMEOUT (10s)"), "{error}");
+        let slots = |value| config(&[("LOAD_SLOTS", value)]).unwrap().load_slots;
+        assert_eq!(slots("3"), 3);
+        assert_eq!(slots("cpus"), slots("CPUs"));
     }
 
     #[test]

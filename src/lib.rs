@@ -6,7 +6,7 @@
 //! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
-//! - [`addition`]: a workload. Workloads know neither each other nor the target.
+//! - [`addition`], [`load`]: the workloads. They know neither each other nor the target.
 //! - [`problem`]: the one error type that reaches clients.
 //! - [`telemetry`]: log lines, metrics, trace context.
 //! - [`lifecycle`]: from starting to drained.
@@ -16,6 +16,7 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod load;
 pub mod problem;
 pub mod targets;
 pub mod telemetry;

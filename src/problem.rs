@@ -24,10 +24,10 @@ pub struct Problem {
     retry_after: Option<Duration>,
 }
 
-/// What is wrong with one field of the request's body.
+/// What is wrong with one field of the request's body, or with one parameter of its query.
 #[derive(Debug, Serialize, ToSchema, PartialEq, Eq)]
 pub struct FieldError {
-    /// JSON pointer (RFC 6901) to the field; empty for the whole document.
+    /// JSON pointer (RFC 6901) to the field, or to the parameter as a field of the query; empty for the whole body.
     #[schema(example = "/a")]
     pub pointer: String,
     /// What is wrong with it.
@@ -111,7 +111,7 @@ impl IntoResponse for Problem {
 }
 
 impl FieldError {
-    /// An error at a top-level field of the body.
+    /// An error at a top-level field of the body, or at a parameter of the query.
     #[must_use]
     pub fn field(name: &str, detail: impl Into<String>) -> Self {
         Self { pointer: format!("/{name}"), detail: detail.into() }

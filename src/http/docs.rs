@@ -10,7 +10,7 @@ use axum::{
 use utoipa::OpenApi;
 
 use super::{Routes, health, home};
-use crate::{addition, problem};
+use crate::{addition, load, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,12 +22,13 @@ use crate::{addition, problem};
     // Relative to the document: whatever stage or base path it was fetched under.
     servers((url = ".")),
     paths(
-        addition::add, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
+        addition::add, load::serve, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
         openapi,
     ),
     components(schemas(problem::Document<'static>)),
     tags(
         (name = "addition", description = "The addition"),
+        (name = "load", description = "CPU load, where it is enabled"),
         (name = "service", description = "About the service"),
         (name = "health", description = "For probes, alarms and Prometheus"),
     ),

@@ -122,6 +122,16 @@ impl Metrics {
         })
     }
 
+    /// A gauge of a workload's own.
+    ///
+    /// # Errors
+    /// When another metric has this name: a mistake that any test shows.
+    pub fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let gauge = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
     /// Counts a request as active until the guard is dropped; the number includes this one.
     pub fn enter(&self) -> (ActiveRequest, usize) {
         self.active.inc();
