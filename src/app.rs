@@ -57,7 +57,7 @@ impl App {
             slots: config.load_slots,
         };
         routes.extend(load::routes(load, &metrics)?);
-        routes.extend(home::routes(target));
+        routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
         routes.extend(health::routes(target, lifecycle.clone()));
         routes.extend(docs::routes());
         if target == Target::Container {

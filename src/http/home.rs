@@ -40,16 +40,29 @@ struct Links {
     /// Health for people.
     #[schema(example = "health")]
     health: String,
+    /// Five seconds of CPU load, where that is enabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "load")]
+    load: Option<String>,
+}
+
+/// What the page says about this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Here {
+    /// Which target answers.
+    pub target: Target,
+    /// Whether `/load` burns CPU here.
+    pub has_load: bool,
 }
 
 /// The home route.
 #[must_use]
-pub fn routes(target: Target) -> Routes {
-    vec![("/", get(show).with_state(target))]
+pub fn routes(here: Here) -> Routes {
+    vec![("/", get(show).with_state(here))]
 }
 
 impl Home {
-    fn at(target: Target, as_sent: Option<&str>) -> Self {
+    fn at(Here { target, has_load }: Here, as_sent: Option<&str>) -> Self {
         // Seen at `/math`, a relative `docs` is `/docs`: the last segment has to come first.
         let folder = match as_sent.and_then(|path| path.rsplit('/').next()) {
             None | Some("") => String::new(),
@@ -57,7 +70,8 @@ impl Home {
         };
         let link = |path: &str| format!("{folder}{path}");
         let docs = cfg!(feature = "docs-ui").then(|| link("docs"));
-        let links = Links { openapi: link("openapi.json"), docs, health: link("health") };
+        let load = has_load.then(|| link("load"));
+        let links = Links { openapi: link("openapi.json"), docs, health: link("health"), load };
         Self { name: "math-service", version: crate::VERSION, target, links }
     }
 }
@@ -69,11 +83,11 @@ impl Home {
     )),
 ))]
 pub(crate) async fn show(
-    State(target): State<Target>,
+    State(here): State<Here>,
     as_sent: Option<Extension<AsSent>>,
     headers: HeaderMap,
 ) -> Response {
-    let home = Home::at(target, as_sent.as_ref().map(|Extension(AsSent(uri))| uri.path()));
+    let home = Home::at(here, as_sent.as_ref().map(|Extension(AsSent(uri))| uri.path()));
     let page = if prefers_html(&headers) {
         let policy = "default-src 'none'; style-src 'unsafe-inline'";
         (
@@ -89,7 +103,8 @@ pub(crate) async fn show(
 
 fn page(home: &Home) -> String {
     let Home { name, version, target, links } = home;
-    let Links { openapi, docs, health } = links;
+    // Not the load: what follows a page's links to preview them would burn CPU.
+    let Links { openapi, docs, health, load: _ } = links;
     let docs =
         docs.as_ref().map_or(String::new(), |docs| format!("<li><a href=\"{docs}\">Try the API</a></li>"));
     format!(
@@ -114,11 +129,19 @@ mod tests {
 
     #[test]
     fn links_work_wherever_the_service_is_mounted() {
-        let docs = |as_sent| Home::at(Target::Container, as_sent).links.health;
-        assert_eq!(docs(None), "health");
-        assert_eq!(docs(Some("/math/")), "health");
-        assert_eq!(docs(Some("/math")), "math/health");
-        assert_eq!(docs(Some("//")), "health");
+        let links = |as_sent| Home::at(Here { target: Target::Container, has_load: true }, as_sent).links;
+        let health = |as_sent| links(as_sent).health;
+        assert_eq!(health(None), "health");
+        assert_eq!(health(Some("/math/")), "health");
+        assert_eq!(health(Some("/math")), "math/health");
+        assert_eq!(health(Some("//")), "health");
+        assert_eq!(links(Some("/math")).load.as_deref(), Some("math/load"));
+    }
+
+    #[test]
+    fn a_route_that_only_refuses_is_not_linked() {
+        let home = Home::at(Here { target: Target::Container, has_load: false }, None);
+        assert_eq!(home.links.load, None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - `service`: every route's contract, over TCP.
 //! - `container`: slow clients, floods, both HTTP versions, panics.
 //! - `drain`: from SIGTERM to exit, losing nothing.
+//! - `load`: CPU burnt on request, and when it stops.
 //! - `lambda`: each difference between gateways' events and HTTP requests.
 //! - `parity`: one corpus through eight front doors.
 //! - `docs`: the README against the code, the OpenAPI document against the routes.
@@ -19,6 +20,7 @@ mod drain;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod lambda;
+mod load;
 mod parity;
 mod rie;
 mod service;

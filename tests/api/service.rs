@@ -83,6 +83,27 @@ async fn the_documented_health_answers() {
 }
 
 #[tokio::test]
+async fn every_metric_to_scale_on_is_there_with_its_type() {
+    let server = Server::start(&[]).await;
+    request("GET", "/livez").send(server.address).await;
+    let metrics = request("GET", "/metrics").send(server.address).await;
+    for (name, kind) in [
+        ("http_server_active_requests", "gauge"),
+        ("http_server_request_duration_seconds", "histogram"),
+        ("http_server_requests_shed_total", "counter"),
+        ("load_slots", "gauge"),
+        ("load_slots_busy", "gauge"),
+        ("math_service_build_info", "gauge"),
+        ("process_cpu_seconds_total", "counter"),
+        ("process_resident_memory_bytes", "gauge"),
+    ] {
+        let line = format!("# TYPE {name} {kind}");
+        assert!(metrics.text().lines().any(|l| l == line), "{line:?} is missing in:\n{}", metrics.text());
+    }
+    assert!(metrics.text().lines().any(|line| line == "load_slots 0"), "not enabled, so there is none");
+}
+
+#[tokio::test]
 async fn a_caller_cannot_make_metrics_grow() {
     let server = Server::start(&[]).await;
     for path in ["/a", "/b", "/c?d=e"] {
