@@ -4,6 +4,8 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -13,7 +15,7 @@ import time
 
 import pytest
 from engine import DOCKER, REVISION, VERSION, docker
-from support import PATIENCE_SECONDS, ROOT, cannot_run, free_port, post_sum, wait_until_it_answers
+from support import PATIENCE_SECONDS, ROOT, cannot_run, free_port, get, post_sum, wait_until_it_answers
 
 MEGABYTE = 1_000_000
 RESTRICTED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "64m"]
@@ -110,6 +112,46 @@ def test_it_answers_the_corpus_as_every_other_door_does(image):
         result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "1 passed" in result.stdout, "the test has another name now"
+
+
+# What the image makes of half a processor, and far more than half a processor has room for.
+@pytest.mark.parametrize("slots", ["CPUs", "8"])
+def test_with_half_a_cpu_and_every_slot_busy_liveness_answers_within_a_second(image, slots):
+    probes = 300
+    settings = {"LOAD_ENABLED": "true", "LOAD_SLOTS": slots, "LOAD_MAX_SECONDS": "3600", "REQUEST_TIMEOUT": "2h"}
+    options = [option for name, value in settings.items() for option in ("--env", f"{name}={value}")]
+    with container(image, "--cpus", "0.5", "--publish", "127.0.0.1::8000", *options) as identity:
+        port = published(identity)
+        wait_for(identity, port)
+
+        def metric(name: str) -> float:
+            return float(re.search(rf"^{name} (\S+)$", get(port, "/metrics").text, re.MULTILINE)[1])
+
+        burns = []
+        for _ in range(int(metric("load_slots"))):
+            burn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+            burn.request("GET", "/load?seconds=3600")
+            burns.append(burn)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while metric("load_slots_busy") < len(burns):
+            assert time.monotonic() < deadline, "every slot is busy"
+        before, began = metric("process_cpu_seconds_total"), time.monotonic()
+        durations = []
+        for _ in range(probes):
+            asked = time.monotonic()
+            # On a connection of its own, as the kubelet does.
+            assert get(port, "/livez").status == 200
+            durations.append(time.monotonic() - asked)
+        assert metric("load_slots_busy") == len(burns), "it burnt all the while"
+        cpus = (metric("process_cpu_seconds_total") - before) / (time.monotonic() - began)
+        for burn in burns:
+            burn.close()
+    p50, p99 = (statistics.quantiles(durations, n=100)[percent - 1] for percent in (50, 99))
+    print(
+        f"/livez, {len(burns)} burns, {cpus:.2f} CPUs used of 0.5: {probes} probes, "
+        f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, longest {max(durations) * 1000:.0f} ms"
+    )
+    assert p99 < 1
 
 
 def test_docker_stop_under_keep_alive_load_loses_no_request(image):

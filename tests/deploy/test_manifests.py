@@ -85,11 +85,23 @@ def test_every_probed_or_scraped_path_is_answered_200_on_the_probed_port(manifes
         for endpoint in monitor["spec"]["endpoints"]:
             assert endpoint["port"] in service_ports
             paths["ServiceMonitor"] = endpoint["path"]
+    paths["scrape annotation"] = manifests.one("Deployment")["spec"]["template"]["metadata"]["annotations"]["prometheus.io/path"]
     port, _ = server
     for where, path in paths.items():
         assert get(port, path).status == 200, f"{where}: {path}"
     assert paths["livenessProbe"] == "/livez", "a liveness probe must not fail while the pod drains"
     assert paths["readinessProbe"] == "/readyz", "readiness is what fails first in a drain"
+
+
+def test_the_pods_are_annotated_for_prometheus_with_the_metrics_of_the_autoscalers(manifests, server):
+    annotations = manifests.one("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    (port,) = manifests.container()["ports"]
+    assert annotations["prometheus.io/scrape"] == "true"
+    assert annotations["prometheus.io/port"] == str(port["containerPort"])
+    metrics = get(server[0], annotations["prometheus.io/path"])
+    assert metrics.getheader("content-type").startswith("text/plain; version=0.0.4")
+    assert "# TYPE http_server_active_requests gauge" in metrics.text
+    assert "# TYPE load_slots_busy gauge" in metrics.text
 
 
 def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_settings):
