@@ -2,7 +2,8 @@
 //!
 //! What is burnt is measured in the burning thread's own CPU time, not by the clock on the wall: a
 //! thread that waits for a processor burns nothing. Only so does the load of a pod depend on what was
-//! asked of it, and not on what else runs on its node.
+//! asked of it, and not on what else runs on its node. From 0.05 s on, the process burns within 1 % of
+//! what was asked (median of 20), from 0.5 s on within 0.1 %: docs/performance.md says how that was measured.
 
 use std::{hint::black_box, time::Duration};
 
