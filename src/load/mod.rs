@@ -46,7 +46,7 @@ pub(crate) struct Burnt {
     #[schema(example = 5.0)]
     seconds: f64,
     /// Rounds of the same arithmetic that fitted into it: compares processors.
-    #[schema(example = 320_000)]
+    #[schema(example = 425_000)]
     iterations: u64,
 }
 
