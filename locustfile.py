@@ -18,11 +18,13 @@ import logging
 import math
 import time
 
-import gevent
-import requests
+# First: it patches the sockets and TLS that the others import.
 from locust import HttpUser, LoadTestShape, between, constant, events, task
 from locust.exception import StopUser
 from locust.runners import LocalRunner
+
+import gevent
+import requests
 
 EXPECTED = {"result": 15.0}
 THINK_SECONDS = (1, 2)

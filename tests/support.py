@@ -73,6 +73,18 @@ def seconds(duration: str) -> float:
     return sum(int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
 
 
+def bytes_of(quantity: str) -> int:
+    """`64Mi` and `2Gi`, as Kubernetes means them."""
+    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)", quantity).groups()
+    return int(number) * {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def cpus(quantity: str | int) -> float:
+    """`250m` and `"2"`, as Kubernetes means them."""
+    number, milli = re.fullmatch(r"(\d+)(m?)", str(quantity)).groups()
+    return int(number) / (1000 if milli else 1)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -9,7 +9,11 @@ KUSTOMIZATIONS = sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / "
 
 
 class Rendered(list):
-    """The documents of a kustomization, found by kind."""
+    """The documents of a kustomization, found by kind. The name is its folder's."""
+
+    def __init__(self, folder: str, documents):
+        super().__init__(documents)
+        self.name = folder.rsplit("/", 1)[-1]
 
     def all(self, kind: str) -> list[dict]:
         return [document for document in self if document["kind"] == kind]
@@ -33,7 +37,7 @@ def rendered(folder: str) -> Rendered:
     if result.returncode == 3:
         cannot_run("neither kustomize nor a kubectl from 1.27 on is installed")
     assert result.returncode == 0, result.stderr
-    return Rendered(document for document in yaml.safe_load_all(result.stdout) if document)
+    return Rendered(folder, (document for document in yaml.safe_load_all(result.stdout) if document))
 
 
 @pytest.fixture

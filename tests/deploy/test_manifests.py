@@ -5,7 +5,8 @@ import re
 
 import kubernetes_validate
 import pytest
-from support import ROOT, cannot_run, get, read_yaml, running_server, seconds
+from autoscaler import utilization_targets
+from support import ROOT, bytes_of, cannot_run, get, read_yaml, running_server, seconds
 
 # Kinds that Kubernetes itself does not know, so its schemas cannot judge them; the tests below look at what matters.
 CUSTOM_KINDS = {("monitoring.coreos.com/v1", "ServiceMonitor")}
@@ -16,11 +17,6 @@ DOCUMENTATION_ACCOUNT = "111122223333"
 
 def kubernetes_version() -> str:
     return read_yaml("cluster-config.yaml")["metadata"]["version"]
-
-
-def bytes_of(quantity: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)(Ki|Mi|Gi)", quantity).groups()
-    return int(number) * {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[unit]
 
 
 def test_every_document_is_valid_for_the_clusters_kubernetes_version(manifests):
@@ -120,7 +116,18 @@ def test_the_grace_period_covers_the_whole_drain(manifests, known_settings):
     assert pod["terminationGracePeriodSeconds"] >= needed
 
 
-def test_the_autoscaler_names_the_deployment_and_owns_its_size(manifests):
+def test_no_balancer_gives_up_on_a_request_before_the_service_does(manifests, known_settings):
+    longest = seconds({**known_settings, **manifests.env()}["REQUEST_TIMEOUT"])
+    assert longest < 60, "AWS's load balancers close a connection on which nothing came for 60 s"
+    for document in manifests:
+        for name, value in document["metadata"].get("annotations", {}).items():
+            if name.endswith("connection-draining-timeout"):
+                assert int(value) >= longest
+            if name.endswith("target-group-attributes"):
+                assert int(re.fullmatch(r"deregistration_delay\.timeout_seconds=(\d+)", value)[1]) >= longest
+
+
+def test_the_autoscaler_names_the_deployment_and_says_how_fast_it_may_act(manifests):
     deployment = manifests.one("Deployment")
     autoscaler = manifests.one("HorizontalPodAutoscaler")["spec"]
     assert autoscaler["scaleTargetRef"] == {
@@ -128,11 +135,19 @@ def test_the_autoscaler_names_the_deployment_and_owns_its_size(manifests):
         "kind": "Deployment",
         "name": deployment["metadata"]["name"],
     }
-    assert "replicas" not in deployment["spec"], "every apply would reset what the autoscaler chose"
-    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 5)
-    targets = {m["resource"]["name"]: m["resource"]["target"]["averageUtilization"] for m in autoscaler["metrics"]}
-    assert targets == {"cpu": 50, "memory": 60}
     assert autoscaler["behavior"].keys() == {"scaleUp", "scaleDown"}
+
+
+def test_the_autoscaler_owns_the_size_of_all_but_the_demo(manifests):
+    # With a number in the Deployment every apply would reset what the autoscaler chose.
+    assert ("replicas" in manifests.one("Deployment")["spec"]) == (manifests.name == "demo")
+
+
+@pytest.mark.parametrize("name", ["base", "alb", "servicemonitor"])
+def test_the_base_scales_on_half_of_its_requests(name, base, overlay):
+    autoscaler = (base if name == "base" else overlay(name)).one("HorizontalPodAutoscaler")["spec"]
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 5)
+    assert utilization_targets(autoscaler) == {"cpu": 50, "memory": 60}
 
 
 def test_what_the_autoscaler_measures_is_requested(manifests):
