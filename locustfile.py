@@ -16,6 +16,7 @@ service says so on purpose, and the figures list it as "/load (busy)".
 
 import logging
 import math
+import random
 import time
 
 # First: it patches the sockets and TLS that the others import.
@@ -147,7 +148,8 @@ class LoadUser(HttpUser):
             if time.monotonic() + wait > deadline:
                 logging.error("LoadUser: every slot was busy for %d s", BUSY_SECONDS)
                 return False
-            gevent.sleep(wait)
+            # Not all at the same moment, or all but one or two of them would find the slots busy again.
+            gevent.sleep(wait * random.uniform(1, 2))
 
 
 class Tally:
