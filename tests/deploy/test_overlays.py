@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 
 import pytest
@@ -202,6 +203,7 @@ def test_waiting_requests_move_the_metric_of_in_flight_and_use_next_to_no_cpu(ov
         most = idle
         while any(thread.is_alive() for thread in threads):
             most = max(most, active_requests(port))
+            time.sleep(0.05)
         for thread in threads:
             thread.join()
         used = samples(port)["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
