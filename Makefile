@@ -78,6 +78,41 @@ sam-local: $(VENV)/.installed ## Serve the Lambda function with SAM on http://lo
 	$(VENV)/bin/sam build --parameter-overrides Architecture=$(SAM_ARCH)
 	$(VENV)/bin/sam local start-api --parameter-overrides Architecture=$(SAM_ARCH)
 
+.PHONY: minikube
+minikube: ## Run on this machine, in minikube [OVERLAY=minikube]
+	scripts/minikube.sh
+
+.PHONY: minikube-down
+minikube-down: ## Delete that minikube cluster
+	scripts/minikube-down.sh
+
+.PHONY: eks
+eks: ## Run on EKS, about 10 dollars a day: cluster, registry, image, service [OVERLAY=base]
+	scripts/eks.sh
+
+.PHONY: eks-down
+eks-down: ## Delete all of that; the images too with DELETE_IMAGES=yes
+	scripts/eks-down.sh
+
+.PHONY: eks-pause
+eks-pause: ## Take the nodes away, keep the cluster
+	scripts/eks-pause.sh
+
+.PHONY: eks-resume
+eks-resume: ## Bring the nodes back
+	scripts/eks-resume.sh
+
+.PHONY: lambda
+lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64]
+	scripts/lambda.sh
+
+.PHONY: lambda-down
+lambda-down: ## Delete that stack
+	scripts/lambda-down.sh
+
+# What the scripts read, from the command line or the environment.
+export OVERLAY ARCHITECTURE DELETE_IMAGES
+
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
 	@echo '== fuzz: $(FUZZ_RUNS) inputs a target'

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs the service on AWS Lambda behind an HTTP API: builds, deploys, adds two numbers. The same command again updates
+# it. THE API IS PUBLIC; it costs nothing while nobody calls it.
+#
+# Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
+#
+# Needs sam, aws with credentials, Rust from rustup, make and curl. `make lambda-down` ends it.
+# shellcheck source=lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=lambda-lib.sh
+source scripts/lambda-lib.sh
+help_asked "$@"
+
+parameters=Architecture=${ARCHITECTURE:-arm64}
+
+need sam aws cargo rustup make curl
+need_aws_credentials
+
+step "looking for the stack $stack in $region"
+wait_for 900 'what is under way there' stack_is_at_rest || fail "the stack is still $state"
+case $state in
+  ROLLBACK_COMPLETE | *_FAILED) fail "the stack is $state, and can only be deleted: make lambda-down, then make lambda again" ;;
+  *) say "    $state" ;;
+esac
+
+step 'building'
+sam build --parameter-overrides "$parameters"
+
+step 'deploying'
+sam deploy --parameter-overrides "$parameters" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
+
+step 'adding two numbers'
+ask_stack "Stacks[0].Outputs[?OutputKey=='Url'].OutputValue" || fail "the stack $stack is gone"
+url=$answer
+wait_for 120 "$url" adds "$url" || fail "$url does not answer; sam logs --stack-name $stack tells why"
+say "    10 + 5 is 15 at $url"
+
+cat <<EOF
+
+Next steps:
+  curl $url -H 'content-type: application/json' -d '{"a":10,"b":5}'
+  sam logs --stack-name $stack --region $region --tail
+  make parity URL=$url
+  make lambda          # after a change
+  make lambda-down     # ends it
+EOF

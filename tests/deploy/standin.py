@@ -1,0 +1,205 @@
+"""Stands in for docker, kubectl, aws, eksctl, minikube, sam, curl and git on the PATH of the setup scripts.
+
+It records each call, keeps what the call would have made in a file beside it, and answers as the real program does. A
+test can make any call fail or hang. It runs under whichever of those names it is linked as.
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import sys
+import time
+
+FOLDER = pathlib.Path(os.environ["STANDIN"])
+STATE = json.loads((FOLDER / "state.json").read_text())
+TOOL, ARGS = os.path.basename(sys.argv[0]), sys.argv[1:]
+CALL = " ".join([TOOL, *ARGS])
+CLUSTER_STACK, NODES_STACK = "eksctl-math-service-cluster-cluster", "eksctl-math-service-cluster-nodegroup-standard-workers"
+ADDONS = "coredns\teks-pod-identity-agent\tkube-proxy\tmetrics-server\tvpc-cni"
+HOSTNAME = "balancer-1.eu-west-2.elb.amazonaws.com"
+
+
+def keep(**changes):
+    STATE.update(changes)
+    (FOLDER / "state.json").write_text(json.dumps(STATE))
+
+
+def refuse(message: str, code: int = 255):
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def missing(code: str, operation: str):
+    refuse(f"An error occurred ({code}) when calling the {operation} operation: not found")
+
+
+def option(name: str, default: str = "") -> str:
+    return ARGS[ARGS.index(name) + 1] if name in ARGS else default
+
+
+def docker():
+    if ARGS[0] == "login":
+        sys.stdin.read()
+    elif ARGS[:2] == ["info", "--format"]:
+        print(STATE["docker_os"])
+    elif ARGS[:2] == ["image", "inspect"]:
+        print("sha256:" + STATE["image_id"])
+    elif ARGS[0] == "push":
+        keep(pushed=[*STATE["pushed"], ARGS[1].split(":")[-1]])
+
+
+def uname():
+    print(STATE["system"])
+
+
+def cargo():
+    """Only has to be there."""
+
+
+rustup = cargo
+
+
+def git():
+    if ARGS[0] == "status":
+        print(STATE["changed_files"], end="")
+    else:
+        print(STATE["commit"][:7] if "--short" in ARGS else STATE["commit"])
+
+
+def curl():
+    print(STATE["answer"], end="")
+
+
+def minikube():
+    command = ARGS[2:]
+    if command == ["status"]:
+        sys.exit(0 if STATE["minikube"] else 85)
+    elif command[0] == "start":
+        keep(minikube=True)
+    elif command[0] == "delete":
+        keep(minikube=False, loaded=[])
+    elif command == ["image", "ls"]:
+        print("\n".join(f"docker.io/library/{name}" for name in STATE["loaded"]))
+    elif command[:2] == ["image", "load"]:
+        keep(loaded=[*STATE["loaded"], command[2]])
+    elif command == ["ip"]:
+        print("192.168.49.2")
+
+
+def eksctl():
+    stacks = STATE["stacks"]
+    if ARGS[:2] == ["create", "cluster"]:
+        if CLUSTER_STACK in stacks:
+            refuse("Error: creating CloudFormation stack: AlreadyExistsException", 1)
+        keep(stacks={CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE"}, cluster="ACTIVE", addons=ADDONS, rights=True, nodes=2)
+    elif ARGS[:2] == ["create", "addon"]:
+        keep(addons=ADDONS)
+    elif ARGS[:2] == ["create", "nodegroup"]:
+        keep(stacks={**stacks, NODES_STACK: "CREATE_COMPLETE"}, nodes=2)
+    elif ARGS[:2] == ["create", "podidentityassociation"]:
+        if STATE["rights"]:
+            refuse("Error: association already exists", 1)
+        keep(rights=True)
+    elif ARGS[:2] == ["scale", "nodegroup"]:
+        keep(nodes=int(option("--nodes")), min_nodes=int(option("--nodes-min")))
+    elif ARGS[:2] == ["delete", "cluster"]:
+        if STATE["balancer"]:
+            refuse("Error: the VPC has dependencies and cannot be deleted", 1)
+        keep(stacks={}, cluster=None, nodes=0, rights=False, addons="", applied=[])
+
+
+def aws():
+    command = ARGS[:2]
+    if command == ["sts", "get-caller-identity"]:
+        print("111122223333")
+    elif command == ["cloudformation", "describe-stacks"]:
+        name = option("--stack-name")
+        if name not in STATE["stacks"]:
+            refuse(f"An error occurred (ValidationError) when calling the DescribeStacks operation: Stack with id {name} does not exist")
+        print("https://api.example/" if "Outputs" in option("--query") else STATE["stacks"][name])
+        if STATE["stacks"][name] in STATE["settles"]:
+            keep(stacks={**STATE["stacks"], name: STATE["settles"][STATE["stacks"][name]]})
+    elif command == ["cloudformation", "wait"]:
+        keep(stacks={**STATE["stacks"], option("--stack-name"): "CREATE_COMPLETE"}, cluster="ACTIVE")
+    elif command == ["eks", "describe-cluster"]:
+        print(f"{STATE['cluster']}\tvpc-1") if STATE["cluster"] else missing("ResourceNotFoundException", "DescribeCluster")
+    elif command == ["eks", "list-addons"]:
+        print(STATE["addons"])
+    elif command == ["eks", "describe-nodegroup"]:
+        print(STATE["nodes"] if "desiredSize" in option("--query") else STATE["max_nodes"])
+    elif command == ["eks", "update-nodegroup-config"]:
+        keep(max_nodes=int(option("--scaling-config").removeprefix("maxSize=")))
+    elif command == ["eks", "list-pod-identity-associations"]:
+        print("a-1" if STATE["rights"] else "")
+    elif command == ["ecr", "describe-repositories"]:
+        print("{}") if STATE["repository"] else missing("RepositoryNotFoundException", "DescribeRepositories")
+    elif command == ["ecr", "create-repository"]:
+        keep(repository=True)
+    elif command == ["ecr", "delete-repository"]:
+        keep(repository=False, pushed=[])
+    elif command == ["ecr", "describe-images"]:
+        tag = option("--image-ids").removeprefix("imageTag=")
+        print("{}") if tag in STATE["pushed"] else missing("ImageNotFoundException", "DescribeImages")
+    elif command == ["ecr", "get-login-password"]:
+        print("password")
+    elif command == ["elb", "describe-load-balancers"]:
+        # A balancer goes some time after its Service.
+        print("a0b1c2" if STATE["balancer"] else "")
+        if STATE["balancer"] == "going":
+            keep(balancer="")
+
+
+def sam():
+    if ARGS[0] == "deploy":
+        keep(stacks={**STATE["stacks"], "math-service": "CREATE_COMPLETE"})
+    elif ARGS[0] == "delete":
+        keep(stacks={name: state for name, state in STATE["stacks"].items() if name != "math-service"})
+
+
+def kubectl():
+    if ARGS[0] == "kustomize":
+        print((FOLDER / "rendered" / pathlib.Path(ARGS[1]).name).read_text())
+        return
+    command = [a for i, a in enumerate(ARGS) if a not in ("--context", "--request-timeout") and ARGS[i - 1] not in ("--context", "--request-timeout")]
+    words = " ".join(command)
+    if command[0] == "apply":
+        text = sys.stdin.read() if command[-1] == "-" else ""
+        (FOLDER / "applied.yaml").write_text(text) if text else None
+        if "type: LoadBalancer" in text and STATE["balancer_comes"]:
+            keep(balancer="there")
+        if "autoscaler" in words:
+            keep(autoscaler=1)
+    elif words.startswith("scale deployment.apps/cluster-autoscaler"):
+        keep(autoscaler=int(option("--replicas")))
+    elif words.startswith("get deployment cluster-autoscaler"):
+        print("deployment.apps/cluster-autoscaler" if STATE["autoscaler"] is not None else "", end="")
+    elif words.startswith("get pods --namespace kube-system"):
+        print("pod/cluster-autoscaler-1\n" * (STATE["autoscaler"] or 0), end="")
+    elif words.startswith("get nodes --output name"):
+        print("node/n\n" * STATE["nodes"], end="")
+    elif words.startswith("get nodes --output") and "architecture" in words:
+        print("amd64", end="")
+    elif words.startswith("get nodes --output"):
+        print("True\n" * STATE["nodes"], end="")
+    elif words.startswith("get service") and "hostname" in words:
+        print(HOSTNAME if STATE["balancer"] else "", end="")
+    elif words.startswith("get service") and "nodePort" in words:
+        print("30080", end="")
+    elif words.startswith("delete service") and STATE["balancer"]:
+        keep(balancer="going" if STATE["balancer_goes"] else "there")
+
+
+with (FOLDER / "calls.log").open("a") as log:
+    log.write(CALL + "\n")
+for rule in STATE["rules"]:
+    if re.search(rule["call"], CALL):
+        keep(**rule["then"])
+        if rule["hang"]:
+            # As most programs, it ends at a signal.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            (FOLDER / "hanging").touch()
+            time.sleep(60)
+        refuse(rule["says"], rule["code"])
+globals()[TOOL]()
