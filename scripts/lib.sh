@@ -159,10 +159,11 @@ build() {
   DOCKER_BUILDKIT=1 docker build --platform "$2" --tag "$1" --build-arg VERSION="$version" --build-arg REVISION="$revision" .
 }
 
+# Asked again and again: `kubectl wait` gives up at once on what is not there yet.
+metrics_are_served() { k wait --for condition=Available apiservice/v1beta1.metrics.k8s.io --timeout 5s >/dev/null 2>&1; }
+
 # The metrics come from metrics-server, and a HorizontalPodAutoscaler without them does nothing.
-wait_for_metrics() {
-  or_diagnose 'metrics-server' watch_k wait --for condition=Available apiservice/v1beta1.metrics.k8s.io
-}
+wait_for_metrics() { or_diagnose metrics-server wait_for 300 metrics-server metrics_are_served; }
 
 wait_for_rollout() {
   or_diagnose "the rollout" watch_k rollout status "$deployment"

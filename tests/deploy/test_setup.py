@@ -304,6 +304,13 @@ def test_a_rollout_that_times_out_shows_the_pods_and_fails(world):
     assert world.made("^curl") == []
 
 
+@pytest.mark.parametrize("name", ["minikube", "eks", "eks-resume"])
+def test_without_metrics_an_autoscaler_is_of_no_use(running, name):
+    running.when("apiservice", 'Error from server (NotFound): apiservices "v1beta1.metrics.k8s.io" not found')
+    assert "metrics-server is not ready in time" in running.refused(name)
+    assert len(running.made("apiservice")) > 1, "it may be a moment late"
+
+
 def test_a_service_that_answers_wrongly_is_no_success(world):
     world.have(answer='{"result":16.0}')
     assert "not ready in time" in world.refused("minikube")
