@@ -154,7 +154,7 @@ apply() {
 # build TAG PLATFORM
 build() {
   local version revision
-  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  version=$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)
   revision=$(git rev-parse HEAD)
   DOCKER_BUILDKIT=1 docker build --platform "$2" --tag "$1" --build-arg VERSION="$version" --build-arg REVISION="$revision" .
 }

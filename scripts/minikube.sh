@@ -40,7 +40,8 @@ build "$image" "linux/$(k get nodes --output 'jsonpath={.items[0].status.nodeInf
 tag=$image:$(docker image inspect --format '{{.Id}}' "$image" | sed 's/^sha256://' | cut -c 1-12)
 
 step "loading $tag into minikube"
-if m image ls | grep -q "$tag\$"; then
+loaded=$(m image ls)
+if grep -q "$tag\$" <<<"$loaded"; then
   say "    it is there already"
 else
   docker tag "$image" "$tag"

@@ -17,7 +17,7 @@ from support import PATIENCE_SECONDS, ROOT, cannot_run, read_yaml
 
 STANDINS = ["aws", "cargo", "curl", "docker", "eksctl", "git", "kubectl", "minikube", "rustup", "sam", "uname"]
 # What the scripts use of any system; nothing else of this machine is on their PATH.
-SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "grep", "head", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
+SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
 SCRIPTS = ["minikube", "minikube-down", "eks", "eks-down", "eks-pause", "eks-resume", "lambda", "lambda-down"]
 ON_AWS = [name for name in SCRIPTS if not name.startswith("minikube")]
 WITH_DOCKER = ["minikube", "minikube-down", "eks"]
@@ -91,6 +91,8 @@ class World:
             [ROOT / f"scripts/{name}.sh", *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             # A group of its own, as a terminal makes it: Ctrl-C reaches the script and what it runs.
             start_new_session=True,
+            # Tests that run in the background ignore SIGINT, and a shell cannot trap what it was started to ignore.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={"PATH": str(self.bin), "HOME": str(self.folder), "STANDIN": str(self.folder), "POLL_SECONDS": "0.01", **env},
         )
 
