@@ -46,7 +46,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "KEEP_ALIVE_TIMEOUT",
         "75s",
-        "an idle connection is closed after it; longer than the 60 s of AWS load balancers, so that they close first",
+        "an idle connection is closed after it, or up to a quarter later; longer than the 60 s of AWS load balancers, so that they close first",
     ),
     setting("MAX_IN_FLIGHT", "10000", "requests served at once; more get 503, health routes excepted"),
     setting(

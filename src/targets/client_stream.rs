@@ -86,6 +86,42 @@ impl Drop for Exchange {
     }
 }
 
+/// Looks from time to time whether a connection is used: that costs the requests on it nothing.
+#[derive(Default)]
+struct Idle {
+    alarm: Option<Pin<Box<Sleep>>>,
+    /// How many requests had begun when the alarm last rang.
+    begun: u64,
+    /// How many times it rang in quiet since the connection was used.
+    quiet: u32,
+}
+
+impl Idle {
+    /// How often the alarm rings within the limit: so much later, at most, an idle connection is closed.
+    const LOOKS: u32 = 4;
+
+    /// Whether the connection has been idle for `limit`. To be asked whenever a read has to wait: hyper
+    /// reads while it answers, too, and not again when it has answered.
+    fn is_over(&mut self, begun: u64, is_used: bool, limit: Duration, cx: &mut Context<'_>) -> bool {
+        let pause = (limit / Self::LOOKS).max(Duration::from_millis(1));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
+        while alarm.as_mut().poll(cx).is_ready() {
+            self.quiet = match self.begun == begun {
+                _ if is_used => 0,
+                true => self.quiet + 1,
+                false => 1,
+            };
+            self.begun = begun;
+            // The first look in quiet says only that the quiet has begun.
+            if self.quiet > Self::LOOKS {
+                return true;
+            }
+            alarm.as_mut().reset(Instant::now() + pause);
+        }
+        false
+    }
+}
+
 /// A connection that fails with `TimedOut` when its client keeps us waiting too long.
 pub(super) struct ClientStream<T> {
     io: T,
@@ -94,10 +130,7 @@ pub(super) struct ClientStream<T> {
     /// How many requests had begun when the last bytes came in between two of them.
     head_since: Option<u64>,
     head_deadline: Option<(u64, Pin<Box<Sleep>>)>,
-    /// How many requests had begun when the connection was last seen to fall idle, and when that was.
-    idle_since: (u64, Instant),
-    /// Set once and moved on only when it rings: most connections are used again long before.
-    idle_alarm: Option<Pin<Box<Sleep>>>,
+    idle: Idle,
     write_deadline: Option<Pin<Box<Sleep>>>,
     half_closed: Option<Pin<Box<Sleep>>>,
     linger: Option<Pin<Box<Sleep>>>,
@@ -123,8 +156,7 @@ impl<T> ClientStream<T> {
             patience,
             head_since: None,
             head_deadline: None,
-            idle_since: (0, Instant::now()),
-            idle_alarm: None,
+            idle: Idle::default(),
             write_deadline: None,
             half_closed: None,
             linger: None,
@@ -139,23 +171,8 @@ impl<T> ClientStream<T> {
         }
         self.head_deadline = None;
         // Only HTTP/1 has a last head; and a client that still takes its answer is not idle.
-        let is_idle = self.head_since.is_some() && !self.exchanges.is_busy() && self.write_deadline.is_none();
-        is_idle && self.is_idle_too_long(begun, cx)
-    }
-
-    fn is_idle_too_long(&mut self, begun: u64, cx: &mut Context<'_>) -> bool {
-        if self.idle_since.0 != begun {
-            self.idle_since = (begun, Instant::now());
-        }
-        let deadline = self.idle_since.1 + self.patience.idle;
-        let alarm = self.idle_alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if alarm.deadline() == deadline {
-                return true;
-            }
-            alarm.as_mut().reset(deadline);
-        }
-        false
+        let is_used = self.exchanges.is_busy() || self.write_deadline.is_some();
+        self.head_since.is_some() && self.idle.is_over(begun, is_used, self.patience.idle, cx)
     }
 
     fn is_head_too_slow(&mut self, now: u64, cx: &mut Context<'_>) -> bool {
@@ -344,10 +361,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn neither_idle_time_nor_a_slow_body_counts() {
+    async fn a_connection_that_nobody_uses_is_cut_at_the_limit_or_a_quarter_later() {
         let (mut client, server) = tokio::io::duplex(64);
         let exchanges = Exchanges::default();
         let mut server = ClientStream::http1(server, exchanges.clone(), PATIENCE, Instant::now());
+        let mut read = [0; 4];
+        for _ in 0..3 {
+            client.write_all(b"head").await.unwrap();
+            server.read_exact(&mut read).await.unwrap();
+            let exchange = exchanges.begin();
+            // An answer that takes longer than a connection may be idle.
+            assert!(tokio::time::timeout(3 * LIMIT, server.read(&mut read)).await.is_err());
+            drop(exchange);
+            assert!(tokio::time::timeout(LIMIT * 9 / 10, server.read(&mut read)).await.is_err());
+        }
+        client.write_all(b"head").await.unwrap();
+        server.read_exact(&mut read).await.unwrap();
+        drop(exchanges.begin());
+        let used = Instant::now();
+        let error = server.read(&mut read).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let idle = used.elapsed();
+        assert!(idle >= LIMIT && idle <= LIMIT * 5 / 4 + Duration::from_millis(5), "{idle:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neither_idle_time_nor_a_slow_body_counts() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let exchanges = Exchanges::default();
+        let patience = Patience { idle: 10 * LIMIT, ..PATIENCE };
+        let mut server = ClientStream::http1(server, exchanges.clone(), patience, Instant::now());
         let mut read = [0; 4];
         client.write_all(b"head").await.unwrap();
         server.read_exact(&mut read).await.unwrap();
@@ -358,7 +401,7 @@ mod tests {
         server.read_exact(&mut read).await.unwrap();
         drop(exchange);
         let idle = tokio::time::timeout(3 * LIMIT, server.read(&mut read)).await;
-        assert!(idle.is_err(), "idle time is the keep-alive timeout's business");
+        assert!(idle.is_err(), "idle time has a limit of its own");
         client.write_all(b"next").await.unwrap();
         server.read_exact(&mut read).await.unwrap();
         let next_head = tokio::time::timeout(3 * LIMIT, server.read(&mut read)).await;

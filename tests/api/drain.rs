@@ -181,7 +181,7 @@ async fn what_outlives_the_drain_is_answered_503_and_idle_connections_are_closed
             addition(r#"{"a":1,"b":2}"#).send_on(stream, version).await
         })
     });
-    while !request("GET", "/metrics").send(address).await.text().contains("http_server_active_requests 3") {
+    while !request("GET", "/metrics").send(address).await.text().contains("http_server_active_requests 2") {
         sleep(Duration::from_millis(5)).await;
     }
     server.signal(Signal::TERM);

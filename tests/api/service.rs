@@ -170,7 +170,7 @@ async fn a_second_signal_ends_the_process_at_once() {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         addition(r#"{"a":1,"b":2}"#).send_on(stream, hyper::Version::HTTP_11).await
     });
-    while !request("GET", "/metrics").send(address).await.text().contains("http_server_active_requests 2") {
+    while !request("GET", "/metrics").send(address).await.text().contains("http_server_active_requests 1") {
         tokio::task::yield_now().await;
     }
     server.signal(Signal::INT);
