@@ -10,13 +10,20 @@ target := $(if $(filter arm64,$(architecture)),aarch64,x86_64)-unknown-linux-mus
 
 export CARGO_TARGET_DIR ?= $(root)/target
 # Static against musl, so the function runs whatever libc its host has; Rust's own linker builds either
-# architecture on either, and on macOS, as long as no dependency brings C code.
+# architecture on either, and on macOS.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
+# The container's allocator is C: the function does not use it, but cargo compiles it. zig does that for either
+# architecture on any machine, because it brings musl's headers; `make` installs it into .tools. A compiler that
+# CC_<target> names is used instead. By name, on the PATH, because cargo splits the command at spaces.
+export PATH := $(root)/deploy/lambda:$(PATH):$(root)/.tools/venv/bin
+export CC_aarch64_unknown_linux_musl ?= zig-cc
+export CC_x86_64_unknown_linux_musl ?= zig-cc
 
 .PHONY: build-MathServiceFunction
 build-MathServiceFunction:
 	@test -f '$(root)/Cargo.toml' || { echo 'build.mk: no Cargo.toml in $(root); run sam build without --use-container' >&2; exit 1; }
+	@$(CC_$(subst -,_,$(target))) --version >/dev/null || { echo 'build.mk: no C compiler for $(target)' >&2; exit 1; }
 	! command -v rustup >/dev/null || rustup target add $(target)
 	cd '$(root)' && cargo build --release --locked --target $(target) --bin lambda \
 	  --no-default-features --features lambda,docs-ui

@@ -11,6 +11,11 @@ use math_service::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Why it is not the system's: see the dependency in Cargo.toml.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long the last log lines may take.
 const LAST_LINES: Duration = Duration::from_secs(1);
 

@@ -83,6 +83,7 @@ def test_the_parameter_decides_what_is_built(template, function, architecture, t
     command = ["make", "--dry-run", "--makefile", folder / "Makefile", "build-MathServiceFunction", "ARTIFACTS_DIR=/artifacts"]
     plan = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     assert f"--target {target}-unknown-linux-musl " in plan
+    assert "zig-cc --version" in plan, "a missing C compiler is named before minutes of building"
     assert "--no-default-features --features lambda,docs-ui" in plan
     assert "'/artifacts/bootstrap'" in plan
 
