@@ -123,9 +123,24 @@ impl Line<'_> {
 /// What `tracing` calls the text of an event; structlog calls it `event`.
 const MESSAGE: &str = "message";
 
+/// A float that is written like an integer, with `.0` behind it: finding the shortest digits of any other
+/// takes three times as long. From 10^16 on, JSON has an exponent.
+fn whole(value: f64) -> Option<i64> {
+    const LIMIT: f64 = 1e15;
+    let is_whole = value.abs() < LIMIT && value.fract() == 0.0 && (value != 0.0 || value.is_sign_positive());
+    is_whole.then_some(value as i64)
+}
+
 impl Visit for Line<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.json(field.name(), &value);
+        match whole(value) {
+            Some(whole) => {
+                self.name(field.name());
+                self.buffer.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+                self.buffer.extend_from_slice(b".0,");
+            }
+            None => self.json(field.name(), &value),
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -216,6 +231,21 @@ mod tests {
         writer.flush();
         let bytes = memory.0.lock().unwrap();
         String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn a_whole_number_is_written_as_serde_json_writes_it() {
+        let edges = [0.0, -0.0, 1.0, -1.0, 0.5, 999_999_999_999_999.0, 1e15, 1e16, -1e15, 5e-324, f64::MAX];
+        let random = std::iter::repeat_with(|| (fastrand::f64() - 0.5) * 10f64.powi(fastrand::i32(0..18)));
+        for value in edges.into_iter().chain(random.take(10_000).flat_map(|value| [value, value.trunc()])) {
+            let text = serde_json::to_string(&value).unwrap();
+            if let Some(whole) = whole(value) {
+                assert_eq!(format!("{whole}.0"), text);
+            } else {
+                let is_small_and_whole = value.fract() == 0.0 && value.abs() < 1e15 && text != "-0.0";
+                assert!(!is_small_and_whole, "{text}");
+            }
+        }
     }
 
     #[test]
