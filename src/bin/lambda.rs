@@ -16,23 +16,23 @@ const USAGE: u8 = 2;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "tells whether this is Lambda: no setting of the service")]
-    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+    let Ok(api) = std::env::var("AWS_LAMBDA_RUNTIME_API") else {
         return fail(1, "this is the Lambda function; to serve HTTP here, run the binary `math-service`");
-    }
+    };
     let config = match Config::from_process_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, error),
     };
-    match run(&config).await {
+    match run(&api, &config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, telemetry::log::chain(&*error)),
     }
 }
 
-async fn run(config: &Config) -> Result<(), lambda_runtime::Error> {
+async fn run(api: &str, config: &Config) -> Result<(), lambda_runtime::Error> {
     let logs = telemetry::start(config.log_filter.clone())?;
     let app = App::new(config, Target::Lambda, Some(logs.clone()))?;
-    let ended = lambda::run(app, logs.clone()).await;
+    let ended = lambda::run(api, app, logs.clone()).await;
     logs.flush();
     ended
 }

@@ -36,6 +36,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::extension;
 use crate::{
     app::App,
     http::{
@@ -53,12 +54,12 @@ use crate::{
 /// How long the Extensions API, on the same machine, may take to register the function.
 const REGISTRATION: Duration = Duration::from_secs(2);
 
-/// Answers events until Lambda ends the process.
+/// Answers the events of the Runtime API at the address `api` until Lambda ends the process.
 ///
 /// # Errors
 /// When the Runtime API cannot be reached.
-pub async fn run(app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
-    flush_on_sigterm(logs.clone()).await?;
+pub async fn run(api: &str, app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
+    flush_on_sigterm(api, logs.clone()).await?;
     app.lifecycle().advance(Phase::Ready);
     lambda_runtime::Runtime::new(service_fn(move |event| invoke(app.clone(), logs.clone(), event)))
         .run()
@@ -422,7 +423,7 @@ fn join_repeated(mut headers: HeaderMap) -> HeaderMap {
 
 /// Lambda sends SIGTERM only to functions that registered an extension: an internal one, without
 /// events. Where there is no Extensions API, the function runs without.
-async fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
+async fn flush_on_sigterm(api: &str, logs: Writer) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
         terminate.recv().await;
@@ -430,19 +431,12 @@ async fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
         logs.flush();
         std::process::exit(0);
     });
-    let registration =
-        lambda_extension::Extension::new().with_extension_name("math-service").with_events(&[]).register();
-    match tokio::time::timeout(REGISTRATION, registration).await.unwrap_or_else(|late| Err(late.into())) {
-        Ok(extension) => {
-            // The call for the next event never returns; it is what ends the extension's start.
-            tokio::spawn(async move {
-                let _ = extension.run().await;
-            });
-        }
-        Err(error) => tracing::warn!(
+    let registered = tokio::time::timeout(REGISTRATION, extension::register(api)).await;
+    if let Err(error) = registered.unwrap_or_else(|late| Err(late.into())) {
+        tracing::warn!(
             reason = error.to_string(),
             "Could not register for SIGTERM: the last log lines may be lost at shutdown"
-        ),
+        );
     }
     Ok(())
 }
