@@ -8,16 +8,19 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::{
     addition::{self, Addition},
     config::Config,
+    fibonacci::{self, Fibonacci},
     http::{Routes, docs, edge::Edge, health, home, path},
     lifecycle::Lifecycle,
     load::{self, Load},
     problem::Problem,
+    store::state::State,
     targets::Target,
     telemetry::{
         metrics::{Metrics, RouteMetrics},
@@ -58,7 +61,13 @@ impl App {
         };
         routes.extend(load::routes(load, &metrics)?);
         routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
-        routes.extend(health::routes(target, lifecycle.clone()));
+        let state = State::of(config, target);
+        routes.extend(fibonacci::routes(Fibonacci {
+            max_index: config.fibonacci_max_index,
+            state: state.clone(),
+            slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        }));
+        routes.extend(health::routes(target, lifecycle.clone(), state));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));

@@ -10,7 +10,7 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::http::host;
+use crate::{http::host, store::location::Location};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -70,7 +70,24 @@ pub const SETTINGS: &[Setting] = &[
         "CPUs",
         "requests to `/load` that burn at once, `CPUs` for one a processor; more get 503",
     ),
-    setting("TRUSTED_PROXIES", "", "CIDRs, comma-separated, whose `X-Forwarded-For` is believed (container)"),
+    setting("FIBONACCI_MAX_INDEX", "100000", "the last Fibonacci number that is served; at most 10000000"),
+    setting(
+        "STATE_URL",
+        "sqlite://data/state.db",
+        "where sequences are kept: a SQLite file, `postgres://user:password@host/database` (TLS verified; `?sslrootcert=` file, `?sslmode=disable`) or `dynamodb://table` (`?region=`, `?endpoint=`); opened on first use",
+    ),
+    setting("STATE_CONNECTIONS", "10", "most connections of this process to PostgreSQL"),
+    setting(
+        "ALLOW_EMBEDDED_STORE",
+        "false",
+        "use a SQLite file even inside Kubernetes or on Lambda, where several processes would each have their own",
+    ),
+    setting("SESSION_TTL", "30d", "a session's sequence is removed so long after its last step"),
+    setting(
+        "TRUSTED_PROXIES",
+        "",
+        "CIDRs, comma-separated, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed (container)",
+    ),
     setting(
         "CORS_ALLOWED_ORIGINS",
         "",
@@ -115,7 +132,21 @@ pub struct Config {
     pub load_max_seconds: f64,
     /// Requests that burn CPU at once.
     pub load_slots: usize,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// The last index of the Fibonacci sequence that is served.
+    pub fibonacci_max_index: u64,
+    /// Where sequences are kept.
+    pub state_url: Location,
+    /// Most connections to PostgreSQL.
+    pub state_connections: usize,
+    /// Whether an embedded store is used where it is likely to be wrong.
+    pub allow_embedded_store: bool,
+    /// How long after its last step a session's sequence is removed.
+    pub session_ttl: Duration,
+    /// Whether this process runs in a pod: what Kubernetes itself says, not a setting.
+    pub in_kubernetes: bool,
+    /// What AWS's own variables say: not settings, set by Lambda, EKS or `aws configure`.
+    pub aws: AwsEnvironment,
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins that browsers may call from.
     pub cors_allowed_origins: Vec<HeaderValue>,
@@ -147,6 +178,13 @@ impl Config {
             load_enabled: env.read("LOAD_ENABLED", boolean)?,
             load_max_seconds: env.read("LOAD_MAX_SECONDS", positive_seconds)?,
             load_slots: env.read("LOAD_SLOTS", load_slots)?,
+            fibonacci_max_index: env.read("FIBONACCI_MAX_INDEX", fibonacci_index)?,
+            state_url: env.read("STATE_URL", Location::parse).map_err(ConfigError::without_value)?,
+            state_connections: env.read("STATE_CONNECTIONS", positive_number)?,
+            allow_embedded_store: env.read("ALLOW_EMBEDDED_STORE", boolean)?,
+            session_ttl: env.read("SESSION_TTL", lifetime)?,
+            in_kubernetes: env.given("KUBERNETES_SERVICE_HOST").is_some(),
+            aws: AwsEnvironment::of(&env),
             trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
             cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
             base_path: env.read("BASE_PATH", base_path)?,
@@ -191,6 +229,49 @@ impl Config {
     }
 }
 
+/// What the AWS SDKs too read from the environment.
+#[derive(Clone, Default)]
+pub struct AwsEnvironment {
+    /// The region.
+    pub region: Option<String>,
+    /// An access key: its name, its secret, and the token of a temporary one.
+    pub access_key_id: Option<String>,
+    /// See above.
+    pub secret_access_key: Option<String>,
+    /// See above.
+    pub session_token: Option<String>,
+    /// Where an agent on the node issues credentials, and what it wants to see.
+    pub container_credentials_uri: Option<String>,
+    /// See above.
+    pub container_token: Option<String>,
+    /// A file that holds it instead, and changes.
+    pub container_token_file: Option<String>,
+}
+
+impl AwsEnvironment {
+    fn of(env: &Source<'_>) -> Self {
+        let relative = env.given("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+        Self {
+            region: env.given("AWS_REGION").or_else(|| env.given("AWS_DEFAULT_REGION")),
+            access_key_id: env.given("AWS_ACCESS_KEY_ID"),
+            secret_access_key: env.given("AWS_SECRET_ACCESS_KEY"),
+            session_token: env.given("AWS_SESSION_TOKEN"),
+            container_credentials_uri: relative
+                .map(|path| format!("http://169.254.170.2{path}"))
+                .or_else(|| env.given("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
+            container_token: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+            container_token_file: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        }
+    }
+}
+
+/// The region alone: the rest is secret.
+impl fmt::Debug for AwsEnvironment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
 /// A setting that cannot be used: one line that names the variable.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -200,6 +281,13 @@ pub struct ConfigError {
     pub value: String,
     /// What would have been right.
     pub expected: String,
+}
+
+impl ConfigError {
+    /// For values that may hold a password.
+    fn without_value(self) -> Self {
+        Self { value: "…".to_owned(), ..self }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -243,6 +331,11 @@ impl Source<'_> {
             .unwrap_or_else(|| (name, setting.map_or("", |s| s.default).to_owned()));
         parse(value.trim()).map_err(|expected| ConfigError { variable, value, expected })
     }
+
+    /// A variable that is no setting of ours; empty counts as unset.
+    fn given(&self, name: &str) -> Option<String> {
+        (self.get)(name).filter(|value| !value.trim().is_empty())
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one signature for every parser")]
@@ -263,6 +356,12 @@ fn number<T: FromStr>(value: &str) -> Result<T, String> {
 
 fn positive_number(value: &str) -> Result<usize, String> {
     number(value).ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0".to_owned())
+}
+
+/// F(10,000,000) has two million digits and takes about a second.
+fn fibonacci_index(value: &str) -> Result<u64, String> {
+    let expected = || "a whole number from 0 to 10000000".to_owned();
+    number(value).ok().filter(|index| *index <= 10_000_000).ok_or_else(expected)
 }
 
 fn boolean(value: &str) -> Result<bool, String> {
@@ -311,6 +410,15 @@ fn load_slots(value: &str) -> Result<usize, String> {
         .ok()
         .filter(|slots| (1..=MOST_LOAD_SLOTS).contains(slots))
         .ok_or_else(|| format!("a whole number from 1 to {MOST_LOAD_SLOTS}, or CPUs"))
+}
+
+/// Of things that outlive requests.
+fn lifetime(value: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    humantime::parse_duration(value)
+        .ok()
+        .filter(|lifetime| (SHORTEST..=365 * LONGEST).contains(lifetime))
+        .ok_or_else(|| "a duration from a second to a year, such as 12h or 30d".to_owned())
 }
 
 fn list<T>(item: impl Fn(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Vec<T>, String> {
@@ -418,6 +526,8 @@ mod tests {
         assert!(!config.load_enabled, "burning CPU is off unless asked for");
         assert_eq!(config.load_max_seconds, 20.0);
         assert_eq!(config.load_slots, std::thread::available_parallelism().unwrap().get().min(256));
+        assert_eq!(config.state_url, Location::Sqlite("data/state.db".into()));
+        assert!(!config.allow_embedded_store && !config.in_kubernetes);
     }
 
     #[test]
@@ -455,6 +565,10 @@ mod tests {
             ("LOAD_SLOTS", "0", "from 1 to 256"),
             ("LOAD_SLOTS", "257", "from 1 to 256"),
             ("LOAD_SLOTS", "all", "or CPUs"),
+            ("FIBONACCI_MAX_INDEX", "10000001", "from 0 to 10000000"),
+            ("STATE_CONNECTIONS", "0", "above 0"),
+            ("SESSION_TTL", "0s", "from a second"),
+            ("SESSION_TTL", "2y", "to a year"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -463,6 +577,19 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn no_secret_is_told_or_shown() {
+        let error = config(&[("STATE_URL", "mysql://user:hunter2@host/db")]).unwrap_err();
+        assert_eq!(error.variable, "STATE_URL");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        let secrets = [
+            ("STATE_URL", "postgres://user:hunter2@host/db"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+            ("AWS_SESSION_TOKEN", "hunter2"),
+        ];
+        assert!(!format!("{:?}", config(&secrets).unwrap()).contains("hunter2"));
     }
 
     #[test]

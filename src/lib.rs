@@ -6,18 +6,23 @@
 //! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
-//! - [`addition`], [`load`]: the workloads. They know neither each other nor the target.
+//! - [`addition`], [`load`], [`fibonacci`]: the workloads. They know neither each other nor the target.
+//! - [`auth`]: who is calling.
+//! - [`store`]: the state that replicas share.
 //! - [`problem`]: the one error type that reaches clients.
 //! - [`telemetry`]: log lines, metrics, trace context.
 //! - [`lifecycle`]: from starting to drained.
 
 pub mod addition;
 pub mod app;
+pub mod auth;
 pub mod config;
+pub mod fibonacci;
 pub mod http;
 pub mod lifecycle;
 pub mod load;
 pub mod problem;
+pub mod store;
 pub mod targets;
 pub mod telemetry;
 

@@ -10,8 +10,7 @@ use ipnet::IpNet;
 #[must_use]
 pub fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
-    if !is_trusted(&peer) {
+    if !is_trusted(peer, trusted) {
         return peer;
     }
     // An entry that is no address ends the chain: nobody vouches for what is left of it.
@@ -19,11 +18,17 @@ pub fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     for entry in forwarded_for(headers) {
         let Some(ip) = entry else { break };
         nearest = ip;
-        if !is_trusted(&ip) {
+        if !is_trusted(ip, trusted) {
             break;
         }
     }
     nearest
+}
+
+/// Whether this peer's headers are believed.
+#[must_use]
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&peer.to_canonical()))
 }
 
 /// The entries of `X-Forwarded-For`, the last (the nearest) first; `None` for one that is no address.

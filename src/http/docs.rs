@@ -10,25 +10,26 @@ use axum::{
 use utoipa::OpenApi;
 
 use super::{Routes, health, home};
-use crate::{addition, load, problem};
+use crate::{addition, fibonacci, load, problem};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "math-service",
-        description = "Adds two numbers: one router, on Kubernetes and on Lambda, with the same answers.",
+        description = "Adds two numbers and counts Fibonacci numbers: one router, on Kubernetes and on Lambda, with the same answers.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     // Relative to the document: whatever stage or base path it was fetched under.
     servers((url = ".")),
     paths(
-        addition::add, load::serve, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
+        addition::add, load::serve, fibonacci::nth, fibonacci::next, fibonacci::current, fibonacci::reset, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
         openapi,
     ),
     components(schemas(problem::Document<'static>)),
     tags(
         (name = "addition", description = "The addition"),
         (name = "load", description = "CPU load, where it is enabled"),
+        (name = "fibonacci", description = "Fibonacci numbers, and each caller's own sequence of them"),
         (name = "service", description = "About the service"),
         (name = "health", description = "For probes, alarms and Prometheus"),
     ),

@@ -11,7 +11,13 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Routes;
-use crate::{lifecycle::Lifecycle, problem::Problem, targets::Target, telemetry::metrics::Metrics};
+use crate::{
+    lifecycle::Lifecycle,
+    problem::Problem,
+    store::state::{State as SharedState, StoreHealth},
+    targets::Target,
+    telemetry::metrics::Metrics,
+};
 
 /// The state of the service in one word.
 #[derive(Serialize, ToSchema)]
@@ -24,23 +30,25 @@ pub struct Status {
 /// The state of the service for people and alarms.
 #[derive(Serialize, ToSchema)]
 pub struct Health {
-    /// `healthy`.
+    /// `healthy`, or `degraded`: something below is unavailable, and the routes that need it answer 503.
     #[schema(example = "healthy")]
     status: &'static str,
     /// The running version.
     version: &'static str,
     /// Which target answers.
     target: Target,
+    /// Where the Fibonacci sequences are kept.
+    store: StoreHealth,
 }
 
 /// The health routes.
 #[must_use]
-pub fn routes(target: Target, lifecycle: Lifecycle) -> Routes {
+pub fn routes(target: Target, lifecycle: Lifecycle, state: SharedState) -> Routes {
     vec![
         ("/livez", get(live)),
         ("/healthz", get(healthz)),
         ("/readyz", get(ready).with_state(lifecycle)),
-        ("/health", get(health).with_state(target)),
+        ("/health", get(health).with_state((target, state))),
     ]
 }
 
@@ -75,9 +83,19 @@ pub(crate) async fn ready(State(lifecycle): State<Lifecycle>) -> Result<Json<Sta
 }
 
 /// The state of the service, for people and alarms, not for probes.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "Healthy", body = Health)))]
-pub(crate) async fn health(State(target): State<Target>) -> Json<Health> {
-    Json(Health { status: "healthy", version: crate::VERSION, target })
+#[utoipa::path(get, path = "/health", tag = "health", responses(
+    (status = 200, description = "Healthy", body = Health),
+    (status = 503, description = "Degraded: what is unavailable is named", body = Health),
+))]
+pub(crate) async fn health(
+    State((target, state)): State<(Target, SharedState)>,
+) -> (StatusCode, Json<Health>) {
+    let store = state.health().await;
+    let (code, status) = match store.is_degraded() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+        false => (StatusCode::OK, "healthy"),
+    };
+    (code, Json(Health { status, version: crate::VERSION, target, store }))
 }
 
 /// What Prometheus scrapes. Container only: on Lambda the same numbers go out as EMF log lines.

@@ -11,6 +11,7 @@ pub mod home;
 pub mod host;
 pub mod json;
 pub mod path;
+pub mod scheme;
 
 use axum::routing::MethodRouter;
 

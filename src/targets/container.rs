@@ -25,7 +25,10 @@ use super::client_stream::{ClientStream, Exchanges, Patience};
 use crate::{
     app::App,
     config::Config,
-    http::client_ip,
+    http::{
+        client_ip,
+        scheme::{OverTls, forwarded_https},
+    },
     lifecycle::{Lifecycle, Phase},
 };
 
@@ -288,8 +291,11 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 
 impl Server {
     /// The request is handed on before the future is made, which would only carry it along.
-    fn answer(&self, request: Request, peer: SocketAddr) -> impl Future<Output = Response> + Send + '_ {
+    fn answer(&self, mut request: Request, peer: SocketAddr) -> impl Future<Output = Response> + Send + '_ {
         let client = client_ip::behind(peer.ip(), request.headers(), &self.trusted_proxies);
+        if client_ip::is_trusted(peer.ip(), &self.trusted_proxies) && forwarded_https(request.headers()) {
+            request.extensions_mut().insert(OverTls);
+        }
         let version = request.version();
         let answered = self.app.serve(request, Some(client));
         async move {

@@ -42,6 +42,7 @@ use crate::{
     http::{
         client_ip,
         path::{self, AsSent},
+        scheme::{OverTls, forwarded_https},
     },
     lifecycle::Phase,
     problem::Problem,
@@ -112,6 +113,7 @@ struct Parts {
     is_base64: bool,
     host: Option<String>,
     client: Option<IpAddr>,
+    is_over_tls: bool,
 }
 
 /// The HTTP request that an event describes, and the client's address.
@@ -158,6 +160,7 @@ impl From<ApiGatewayProxyRequest> for Parts {
             is_base64: event.is_base64_encoded,
             host: context.domain_name,
             client: context.identity.source_ip.and_then(|ip| ip.parse().ok()),
+            is_over_tls: true,
         }
     }
 }
@@ -182,6 +185,7 @@ impl From<ApiGatewayV2httpRequest> for Parts {
             is_base64: event.is_base64_encoded,
             host: context.domain_name,
             client: context.http.source_ip.and_then(|ip| ip.parse().ok()),
+            is_over_tls: true,
         }
     }
 }
@@ -192,6 +196,8 @@ impl From<AlbTargetGroupRequest> for Parts {
             if event.multi_value_headers.is_empty() { event.headers } else { event.multi_value_headers };
         // The load balancer appends the peer that it saw: the last entry. Its own health checks have none.
         let client = client_ip::forwarded_for(&headers).next().flatten();
+        // It listens with or without TLS; API Gateway and Function URLs speak nothing but TLS.
+        let is_over_tls = forwarded_https(&headers);
         Self {
             method: event.http_method,
             path: event.path.unwrap_or_default(),
@@ -205,6 +211,7 @@ impl From<AlbTargetGroupRequest> for Parts {
             is_base64: event.is_base64_encoded,
             host: None,
             client,
+            is_over_tls,
         }
     }
 }
@@ -232,6 +239,9 @@ impl Parts {
         let mut request = Request::default();
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
+        if self.is_over_tls {
+            request.extensions_mut().insert(OverTls);
+        }
         match body(self.body.unwrap_or_default(), self.is_base64).and_then(|body| {
             let uri = uri(&self.path, &self.query)?;
             Ok((uri, body))
