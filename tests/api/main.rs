@@ -5,6 +5,7 @@
 //! - `container`: slow clients, floods, both HTTP versions, panics.
 //! - `drain`: from SIGTERM to exit, losing nothing.
 //! - `load`: CPU burnt on request, and when it stops.
+//! - `contract`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
 //! - `parity`: one corpus through eight front doors.
 //! - `docs`: the README against the code, the OpenAPI document against the routes.
@@ -15,6 +16,8 @@
 
 mod cli;
 mod container;
+mod contract;
+mod databases;
 mod docs;
 mod drain;
 #[path = "../gateway/mod.rs"]

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# A PostgreSQL server for the tests, on a socket and a port of its own, in a scratch folder.
+#
+# Prints its URL, serves until its standard input is closed, and so ends with whoever started it.
+# Exits with 3 when there is no PostgreSQL here (`make postgres` installs Debian's).
+#
+# Usage: tests/stores/postgres.sh FOLDER
+set -euo pipefail
+
+folder=$1
+for candidate in "$(dirname "$(command -v initdb || echo /none/initdb)")" /usr/lib/postgresql/*/bin; do
+  [[ -x $candidate/initdb ]] && bin=$candidate
+done
+[[ -n ${bin:-} ]] || exit 3
+
+# PostgreSQL refuses to run as root: then it runs as its own user, or as nobody.
+as=()
+if ((EUID == 0)); then
+  user=$(id -un postgres 2>/dev/null || echo nobody)
+  as=(runuser -u "$user" --)
+  chown "$user" "$folder"
+fi
+
+cd "$folder"
+"${as[@]}" "$bin/initdb" --pgdata="$folder/data" --username=tests --auth=trust --no-sync --encoding=UTF8 >initdb.log
+# TLS, so that the tests can see certificates checked; the key must be the server's alone.
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+  -keyout server.key -out server.crt 2>openssl.log
+chmod 600 server.key
+[[ ${#as[@]} -eq 0 ]] || chown "$user" server.key server.crt
+
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# The tests kill the service, never this server: it need not survive a loss of power.
+"${as[@]}" "$bin/postgres" -D "$folder/data" -k "$folder" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off \
+  -c max_connections=200 -c ssl=on -c ssl_cert_file="$folder/server.crt" -c ssl_key_file="$folder/server.key" \
+  >postgres.log 2>&1 </dev/null &
+trap '"${as[@]}" "$bin/pg_ctl" stop --silent --mode=immediate --pgdata="$folder/data" || true; rm -rf "$folder"' EXIT
+for _ in $(seq 300); do
+  "$bin/pg_isready" --quiet --host=127.0.0.1 --port="$port" && break
+  sleep 0.1
+done
+echo "postgres://tests@localhost:$port"
+cat >/dev/null
