@@ -121,7 +121,7 @@ impl State {
         };
         let store = self.store()?;
         let began = Instant::now();
-        let index = in_time(DEADLINE, store.next(step)).await?;
+        let index = self.ask(store.next(step)).await?;
         if fastrand::u32(..STEPS_BETWEEN_REMOVALS) == 0 {
             // The step is done: what goes wrong here is nothing to the caller.
             let left = DEADLINE.saturating_sub(began.elapsed());
@@ -135,7 +135,7 @@ impl State {
     /// # Errors
     /// 503 when the store does not answer in time.
     pub async fn current(&self, sequence: SequenceId) -> Result<Option<u64>, Problem> {
-        Ok(in_time(DEADLINE, self.store()?.current(sequence, now())).await?)
+        Ok(self.ask(self.store()?.current(sequence, now())).await?)
     }
 
     /// Lets a sequence start over.
@@ -143,7 +143,7 @@ impl State {
     /// # Errors
     /// 503 when the store does not answer in time.
     pub async fn reset(&self, sequence: SequenceId) -> Result<(), Problem> {
-        Ok(in_time(DEADLINE, self.store()?.reset(sequence)).await?)
+        Ok(self.ask(self.store()?.reset(sequence)).await?)
     }
 
     /// How long a session's cookie is worth keeping.
@@ -174,6 +174,17 @@ impl State {
             }
         };
         health(if is_ok { "ok" } else { "unavailable" }, None)
+    }
+
+    /// An answer in time; else, what the last health check found counts no longer.
+    async fn ask<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, Unavailable> {
+        let answer = in_time(DEADLINE, call).await;
+        if answer.is_err()
+            && let Ok(mut last) = self.0.last_probe.try_lock()
+        {
+            *last = None;
+        }
+        answer
     }
 
     fn store(&self) -> Result<&Arc<dyn Store>, Problem> {

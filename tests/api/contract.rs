@@ -160,7 +160,12 @@ async fn what_has_expired_is_removed_and_nothing_else(store: &dyn Store, kind: K
     // Of what other tests have left, nothing has expired that long ago.
     let long_ago = NOW - 1_000_000;
     let (old, new) = (sequence(), sequence());
-    let of_old = Step { now: long_ago, keep_until: Some(long_ago + 10), retry_until: long_ago + 10, ..named(&old, "x") };
+    let of_old = Step {
+        now: long_ago,
+        keep_until: Some(long_ago + 10),
+        retry_until: long_ago + 10,
+        ..named(&old, "x")
+    };
     store.next(of_old).await.unwrap();
     store.next(named(&new, "x")).await.unwrap();
     assert_eq!(store.remove_expired(long_ago + 9, 1000).await.unwrap(), 0);
@@ -275,7 +280,13 @@ impl Model {
         self.sequences.get(&sequence).filter(|(_, until)| *until > self.now).map(|(index, _)| *index)
     }
 
-    fn next(&mut self, sequence: usize, retry: Option<u8>, max_index: u64, lasts: Option<u64>) -> Option<u64> {
+    fn next(
+        &mut self,
+        sequence: usize,
+        retry: Option<u8>,
+        max_index: u64,
+        lasts: Option<u64>,
+    ) -> Option<u64> {
         let remembered = retry.and_then(|retry| self.retries.get(&(sequence, retry)));
         if let Some((index, _)) = remembered.filter(|(_, until)| *until > self.now) {
             return Some(*index);

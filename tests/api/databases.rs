@@ -82,7 +82,8 @@ impl Database {
     /// An adapter on it, as a process has one.
     pub(crate) fn open(&self) -> Arc<dyn Store> {
         let settings = self.settings();
-        let get = |name: &str| settings.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let get =
+            |name: &str| settings.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
         let config = Config::from_env(get).expect("good settings");
         assert_eq!(format!("{:?}", AwsEnvironment::default()), "AwsEnvironment { region: None, .. }");
         store::open(&config).expect("it opens")
@@ -119,11 +120,16 @@ pub(crate) async fn postgres_url() -> Option<&'static str> {
     URL.get_or_init(start).await.as_deref()
 }
 
-/// A file with the certificate of the PostgreSQL that [`postgres_url`] started.
-pub(crate) async fn postgres_certificate() -> Option<PathBuf> {
+/// The authority behind the certificate of the PostgreSQL that [`postgres_url`] started.
+pub(crate) async fn postgres_authority() -> Option<PathBuf> {
     let (client, _) = postgres("postgres").await?;
     let row = client.query_one("SHOW ssl_cert_file", &[]).await.unwrap();
-    Some(PathBuf::from(row.get::<_, String>(0))).filter(|path| path.is_absolute() && path.exists())
+    let authority = PathBuf::from(row.get::<_, String>(0)).with_file_name("ca.crt");
+    if authority.exists() {
+        Some(authority)
+    } else {
+        cannot_run("TEST_POSTGRES_URL names a server of another kind")
+    }
 }
 
 async fn dynamodb() -> Option<&'static str> {
@@ -149,7 +155,10 @@ async fn create_table(endpoint: &str, name: &str) {
     let created = crate::support::request("POST", "/")
         .header("x-amz-target", "DynamoDB_20120810.CreateTable")
         .header("content-type", "application/x-amz-json-1.0")
-        .header("authorization", &format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"))
+        .header(
+            "authorization",
+            &format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"),
+        )
         .body(body.to_string())
         .send(address)
         .await;

@@ -7,8 +7,11 @@
 //! - `load`: CPU burnt on request, and when it stops.
 //! - `contract`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
+//! - `fibonacci`: the sequence and the sessions.
+//! - `outages`: stores that fail, and come back.
 //! - `parity`: one corpus through eight front doors.
 //! - `docs`: the README against the code, the OpenAPI document against the routes.
+//! - `replicas`: many processes, both targets, one store, and kills.
 //! - `rie`: the Lambda binary under AWS's own emulator.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
@@ -20,11 +23,17 @@ mod contract;
 mod databases;
 mod docs;
 mod drain;
+mod fibonacci;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod lambda;
+<<<<<<< HEAD
 mod load;
+=======
+mod outages;
+>>>>>>> 110631f (Stores that fail: cut, refused, stalled, read-only, out of connections, full)
 mod parity;
+mod replicas;
 mod rie;
 mod service;
 mod support;

@@ -46,7 +46,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it with these settings and waits until it listens.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let mut child = server_command()
+        Self::run(server_command(), settings).await
+    }
+
+    /// The same for a command of the caller's own, which becomes the binary.
+    pub(crate) async fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        let mut child = command
             .envs([("HOST", "127.0.0.1"), ("PORT", "0")])
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
@@ -68,9 +73,12 @@ impl Server {
         Self { address, child, lines, reader }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it is still running")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = self.child.id().expect("it is still running");
-        kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+        kill_process(Pid::from_raw(self.pid().cast_signed()).unwrap(), signal).unwrap();
     }
 
     /// Waits until this event was logged so many times.

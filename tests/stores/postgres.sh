@@ -23,9 +23,12 @@ fi
 
 cd "$folder"
 "${as[@]}" "$bin/initdb" --pgdata="$folder/data" --username=tests --auth=trust --no-sync --encoding=UTF8 >initdb.log
-# TLS, so that the tests can see certificates checked; the key must be the server's alone.
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
-  -keyout server.key -out server.crt 2>openssl.log
+# TLS, so that the tests can see certificates checked: an authority of our own, and a certificate from it.
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tests -keyout ca.key -out ca.crt 2>openssl.log
+openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr 2>>openssl.log
+openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt \
+  -extfile <(echo subjectAltName=DNS:localhost) 2>>openssl.log
+# The server insists that nobody else can read its key.
 chmod 600 server.key
 [[ ${#as[@]} -eq 0 ]] || chown "$user" server.key server.crt
 
