@@ -64,7 +64,8 @@ async fn containers_and_functions_that_are_killed_share_dynamodb() {
 async fn run(kind: Kind, containers: usize, functions: usize, calls: u64) {
     let Some(database) = Database::new(kind).await else { return };
     let mut settings = database.settings();
-    settings.extend([("LOGLEVEL", "ERROR"), ("FIBONACCI_MAX_INDEX", "100000")]);
+    // Of all lines, the one that a server listens is enough.
+    settings.push(("LOGLEVEL", "error,math_service=info,math_service::fibonacci=error,math_service::store=error"));
     let fleet = Arc::new(Fleet::start(&settings, &database.url, containers, functions).await);
     let began = Instant::now();
     let plain = fleet.clone().calls(calls / 2, false).await;
@@ -292,8 +293,9 @@ impl Client {
         let answer = sender.send_request(request.body(Full::default()).unwrap()).await.ok()?;
         let status = answer.status();
         let body = answer.into_body().collect().await.ok()?.to_bytes();
-        // 503 from a store under pressure, 502 from the gateway of a function that was killed.
-        assert!(matches!(status.as_u16(), 200 | 502 | 503), "{status}: {body:?}");
+        // 503 from a store under pressure; 500 from the gateway, for a function that was killed.
+        let is_of_gateway = body == r#"{"message":"Internal Server Error"}"#;
+        assert!(matches!(status.as_u16(), 200 | 503) || is_of_gateway, "{status}: {body:?}");
         (status == 200).then_some(body)
     }
 }
