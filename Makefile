@@ -11,8 +11,8 @@ RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 # Lambda's name for it.
 SAM_ARCH := $(RIE_ARCH)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-CONTAINER_FEATURES := --no-default-features --features docs-ui
-LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui
+CONTAINER_FEATURES := --no-default-features --features docs-ui,sqlite,postgres,dynamodb
+LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui,postgres,dynamodb
 # Inputs for each fuzz target in `make test`; raise it to search longer.
 FUZZ_RUNS ?= 200000
 
@@ -46,8 +46,12 @@ lint: ## Format, clippy and docs, warnings are errors
 	cargo clippy --quiet --bin lambda $(LAMBDA_FEATURES) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 
+.PHONY: postgres
+postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
+	apt-get install --yes --no-install-recommends postgresql
+
 .PHONY: test-rust
-test-rust: ## Unit tests, API tests on both binaries, parity through eight front doors
+test-rust: $(VENV)/.installed ## Unit tests, API tests on both binaries, parity through eight front doors
 	@echo '== test-rust: units, API, parity'
 	cargo test
 

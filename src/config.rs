@@ -225,6 +225,16 @@ impl Config {
                 ),
             });
         }
+        if let Location::Dynamodb(table) = &self.state_url
+            && table.region.is_none()
+            && self.aws.region.is_none()
+        {
+            return Err(ConfigError {
+                variable: "STATE_URL",
+                value: format!("dynamodb://{}", table.name),
+                expected: "a region: ?region=… behind the table's name, or AWS_REGION".to_owned(),
+            });
+        }
         Ok(self)
     }
 }
@@ -577,6 +587,13 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_table_is_in_some_region() {
+        assert_eq!(config(&[("STATE_URL", "dynamodb://table")]).unwrap_err().variable, "STATE_URL");
+        assert!(config(&[("STATE_URL", "dynamodb://table?region=eu-west-2")]).is_ok());
+        assert!(config(&[("STATE_URL", "dynamodb://table"), ("AWS_REGION", "eu-west-2")]).is_ok());
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl State {
                     error = &error as &(dyn std::error::Error + 'static),
                     "Could not open the store"
                 );
-                "the state store that STATE_URL names cannot be used by this build".to_owned()
+                "the state store that STATE_URL names cannot be opened; the log says why".to_owned()
             }),
         };
         Self(Arc::new(Inner {
@@ -213,9 +213,13 @@ fn refusal(config: &Config, target: Target) -> Option<String> {
         Target::Container if config.in_kubernetes => "inside Kubernetes",
         Target::Container => return None,
     };
+    // The function's bundle has none to allow.
+    let allow = match cfg!(feature = "sqlite") {
+        true => ", or ALLOW_EMBEDDED_STORE=true where there is one process and no more",
+        false => "",
+    };
     Some(format!(
-        "a store of this process alone would give wrong answers {place}: set STATE_URL to postgres://… or \
-         dynamodb://…, or ALLOW_EMBEDDED_STORE=true where there is one process and no more"
+        "a store of this process alone would give wrong answers {place}: set STATE_URL to postgres://… or dynamodb://…{allow}"
     ))
 }
 

@@ -27,11 +27,8 @@ mod fibonacci;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod lambda;
-<<<<<<< HEAD
 mod load;
-=======
 mod outages;
->>>>>>> 110631f (Stores that fail: cut, refused, stalled, read-only, out of connections, full)
 mod parity;
 mod replicas;
 mod rie;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    databases::{Database, Kind},
     gateway::{Front, Gateway, Options},
     support::{Reply, Server, lambda_binary, request},
 };
@@ -297,7 +298,10 @@ async fn every_front_door_gives_the_same_answer() {
 /// Every case through every front door of a service with these settings: how many answers were
 /// compared, and what was wrong with them.
 async fn compare(settings: &BTreeMap<String, String>, cases: &[&Case]) -> (usize, Vec<String>) {
-    let mut all = vec![("CORS_ALLOWED_ORIGINS", "https://app.example")];
+    // One store behind all doors, as replicas share it; cases with the same key meet each other's state.
+    let database = Database::new(Kind::Sqlite).await.expect("SQLite is in the binaries");
+    let mut all = database.settings();
+    all.push(("CORS_ALLOWED_ORIGINS", "https://app.example"));
     all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let server = Server::start(&all).await;
     let doors = doors(&server, &all).await;

@@ -46,7 +46,7 @@ async fn four_processes_that_are_killed_share_a_sqlite_file() {
 /// Fewer calls: its stand-in is one thread of Python.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_processes_that_are_killed_share_dynamodb() {
-    run(Kind::Dynamodb, 4, 0, 4_000).await;
+    run(Kind::Dynamodb, 4, 0, 1_200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +56,7 @@ async fn containers_and_functions_that_are_killed_share_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_and_functions_that_are_killed_share_dynamodb() {
-    run(Kind::Dynamodb, 2, 2, 4_000).await;
+    run(Kind::Dynamodb, 2, 2, 1_200).await;
 }
 
 /// Half of the calls without an `Idempotency-Key`, never repeated; then half with one, repeated until
@@ -65,7 +65,10 @@ async fn run(kind: Kind, containers: usize, functions: usize, calls: u64) {
     let Some(database) = Database::new(kind).await else { return };
     let mut settings = database.settings();
     // Of all lines, the one that a server listens is enough.
-    settings.push(("LOGLEVEL", "error,math_service=info,math_service::fibonacci=error,math_service::store=error"));
+    settings.push((
+        "LOGLEVEL",
+        "error,math_service=info,math_service::fibonacci=error,math_service::store=error",
+    ));
     let fleet = Arc::new(Fleet::start(&settings, &database.url, containers, functions).await);
     let began = Instant::now();
     let plain = fleet.clone().calls(calls / 2, false).await;

@@ -27,7 +27,8 @@ class Rendered(list):
         return container
 
     def env(self) -> dict[str, str]:
-        return {variable["name"]: variable["value"] for variable in self.container().get("env", [])}
+        """What the manifests say themselves; what a Secret says is not among it."""
+        return {variable["name"]: variable["value"] for variable in self.container().get("env", []) if "value" in variable}
 
 
 @functools.cache

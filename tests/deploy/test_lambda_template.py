@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,9 +16,31 @@ class Loader(yaml.SafeLoader):
     """Reads `!Ref X` as {"Ref": "X"} and `!Sub x` as {"Fn::Sub": "x"}."""
 
 
-Loader.add_multi_constructor(
-    "!", lambda loader, tag, node: {tag if tag == "Ref" else f"Fn::{tag}": loader.construct_scalar(node)}
-)
+def intrinsic(loader, tag, node):
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    else:
+        value = loader.construct_sequence(node, deep=True)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
+
+
+Loader.add_multi_constructor("!", intrinsic)
+
+# What Lambda itself sets.
+LAMBDA = {"AWS_REGION": "eu-west-2"}
+
+
+def resolved(value, conditions: dict[str, bool]):
+    """A value as CloudFormation would fill it in: names of resources and parameters stand for themselves."""
+    match value:
+        case {"Fn::If": [condition, yes, no]}:
+            return resolved(yes if conditions[condition] else no, conditions)
+        case {"Fn::Sub": text}:
+            return re.sub(r"\$\{([A-Za-z:]+)\}", r"\1", text)
+        case {"Ref": name}:
+            return name
+        case _:
+            return value
 
 
 @pytest.fixture
@@ -60,10 +83,39 @@ def test_a_slow_request_gets_our_504_before_anybody_gives_up(function, known_set
 
 
 def test_every_variable_is_a_setting_and_has_a_usable_value(function, known_settings):
-    env = function["Environment"]["Variables"]
-    assert env.keys() <= known_settings.keys()
-    with running_server(**env) as (port, _):
-        assert get(port, "/readyz").status == 200
+    variables = function["Environment"]["Variables"]
+    assert variables.keys() <= known_settings.keys()
+    for makes_table in (True, False):
+        env = {name: resolved(value, {"MakesTable": makes_table}) for name, value in variables.items()}
+        with running_server(**env, **LAMBDA) as (port, _):
+            assert get(port, "/readyz").status == 200
+
+
+def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is_named(template, function):
+    url = function["Environment"]["Variables"]["STATE_URL"]
+    assert resolved(url, {"MakesTable": True}) == "dynamodb://StateTable"
+    assert resolved(url, {"MakesTable": False}) == "dynamodb://TableName"
+    assert template["Parameters"]["TableName"]["Default"] == ""
+    assert template["Conditions"]["MakesTable"] == {"Fn::Equals": [{"Ref": "TableName"}, ""]}
+    table = template["Resources"]["StateTable"]
+    assert table["Condition"] == "MakesTable"
+    # As the adapter writes it, and as the tests' own table is.
+    assert table["Properties"]["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
+    assert table["Properties"]["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
+    assert table["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert table["Properties"]["BillingMode"] == "PAY_PER_REQUEST", "idle, it costs nothing"
+
+
+def test_the_function_may_do_what_it_sends_to_its_own_table_and_nothing_else(function):
+    (policy,) = function["Policies"]
+    (statement,) = policy["Statement"]
+    sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
+    # A transaction needs the rights of its parts.
+    parts = {"PutItem", "UpdateItem"} if "TransactWriteItems" in sent else set()
+    assert statement["Effect"] == "Allow"
+    assert set(statement["Action"]) == {f"dynamodb:{action}" for action in (sent - {"TransactWriteItems"}) | parts}
+    assert resolved(statement["Resource"], {"MakesTable": True}) == {"Fn::GetAtt": "StateTable.Arn"}
+    assert resolved(statement["Resource"], {"MakesTable": False}).endswith(":table/TableName")
 
 
 def test_the_function_is_arm64_unless_asked_otherwise(template, function):
@@ -84,7 +136,7 @@ def test_the_parameter_decides_what_is_built(template, function, architecture, t
     plan = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     assert f"--target {target}-unknown-linux-musl " in plan
     assert "zig-cc --version" in plan, "a missing C compiler is named before minutes of building"
-    assert "--no-default-features --features lambda,docs-ui" in plan
+    assert "--no-default-features --features lambda,docs-ui,postgres,dynamodb" in plan
     assert "'/artifacts/bootstrap'" in plan
 
 

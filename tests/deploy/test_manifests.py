@@ -180,7 +180,10 @@ def test_the_pod_meets_the_restricted_pod_security_standard(manifests):
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 65532
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert not any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"))
+    assert not any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC", "initContainers"))
+    # Nothing of the node's: the standard allows ConfigMaps.
+    assert all(volume.keys() == {"name", "configMap"} for volume in pod.get("volumes", []))
+    assert all(mount["readOnly"] for mount in manifests.container().get("volumeMounts", []))
     assert manifests.container()["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -202,7 +205,8 @@ def test_the_network_policy_lets_in_the_one_port_and_lets_out_only_dns(manifests
     (port,) = manifests.container()["ports"]
     # No `from`: probes and balancers come from addresses that no pod selector matches.
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": port["containerPort"]}]}]
-    (egress,) = policy["egress"]
+    egress, *to_stores = policy["egress"]
+    assert bool(to_stores) == (manifests.name in ("postgres", "dynamodb"))
     assert egress["to"] and {(p["protocol"], p["port"]) for p in egress["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
@@ -253,3 +257,44 @@ def test_the_service_monitor_selects_the_service_and_exists_only_in_its_overlay(
     selector = monitored.one("ServiceMonitor")["spec"]["selector"]["matchLabels"]
     assert selector and selector.items() <= monitored.one("Service")["metadata"]["labels"].items()
     assert not base.all("ServiceMonitor")
+
+
+def test_the_base_has_no_state_of_its_own_and_says_so(base):
+    """With STATE_URL unset, a pod refuses what needs state; tests/api/fibonacci.rs sees it do so."""
+    assert not {"STATE_URL", "ALLOW_EMBEDDED_STORE"} & {variable["name"] for variable in base.container()["env"]}
+
+
+def test_the_postgres_overlay_takes_the_url_from_a_secret_and_reaches_the_server(overlay):
+    postgres = overlay("postgres")
+    (url,) = (variable for variable in postgres.container()["env"] if variable["name"] == "STATE_URL")
+    assert url["valueFrom"]["secretKeyRef"] == {"name": "math-service-state", "key": "url"}
+    assert not postgres.all("Secret"), "a password is in no file"
+    (rule,) = postgres.one("NetworkPolicy")["spec"]["egress"][1:]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5432}]
+    assert {peer["ipBlock"]["cidr"] for peer in rule["to"]} == {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"}
+    (volume,) = postgres.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    (mount,) = postgres.container()["volumeMounts"]
+    assert (mount["name"], volume["configMap"]["optional"]) == (volume["name"], True)
+    # The path that the comment tells people to put into the URL.
+    assert f"?sslrootcert={mount['mountPath']}/global-bundle.pem" in (ROOT / "k8s/overlays/postgres/kustomization.yaml").read_text()
+
+
+def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_account(overlay):
+    dynamodb = overlay("dynamodb")
+    table = re.fullmatch(r"dynamodb://([\w.-]+)\?region=([\w-]+)", dynamodb.env()["STATE_URL"])
+    cluster = read_yaml("cluster-config.yaml")
+    assert table[2] == cluster["metadata"]["region"]
+    account = dynamodb.one("ServiceAccount")["metadata"]["name"]
+    (association,) = (a for a in cluster["iam"]["podIdentityAssociations"] if a["serviceAccountName"] == account)
+    assert association["namespace"] == "default", "where the manifests without a namespace go"
+    (statement,) = association["permissionPolicy"]["Statement"]
+    prefix = statement["Resource"].removeprefix(f"arn:aws:dynamodb:{table[2]}:*:table/").removesuffix("*")
+    assert prefix and table[1].startswith(prefix)
+    sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
+    parts = {"PutItem", "UpdateItem"}  # Of the transaction.
+    assert set(statement["Action"]) == {f"dynamodb:{action}" for action in (sent - {"TransactWriteItems"}) | parts}
+    https, agent = dynamodb.one("NetworkPolicy")["spec"]["egress"][1:]
+    assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
+    assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
+    # Where the adapter takes credentials from.
+    assert "169.254.170.23" in (ROOT / "src/store/dynamodb/credentials.rs").read_text()
