@@ -60,6 +60,40 @@ async fn answer_from(routes: Routes, event: Value) -> Value {
     answer_of(App::around(routes, &config(&[]), Lifecycle::default(), metrics).unwrap(), event).await
 }
 
+/// The cookie of a new session, in answer to an event for `GET /fibonacci`.
+async fn session_cookie(mut event: Value) -> String {
+    for path in ["rawPath", "path"] {
+        if event.get(path).is_some() {
+            event[path] = json!("/fibonacci");
+        }
+    }
+    let context = &mut event["requestContext"];
+    if context.get("http").is_some() {
+        context["http"]["method"] = json!("GET");
+        context["stage"] = json!("$default");
+    }
+    if event.get("httpMethod").is_some() {
+        event["httpMethod"] = json!("GET");
+    }
+    let answer = answer(event).await;
+    let cookie = [&answer["cookies"][0], &answer["multiValueHeaders"]["set-cookie"][0]];
+    cookie.into_iter().find_map(Value::as_str).expect("a cookie").to_owned()
+}
+
+#[tokio::test]
+async fn the_session_cookie_is_secure_wherever_the_gateway_speaks_tls() {
+    for front in ["rest-v1", "http-v2", "function-url"] {
+        let cookie = session_cookie(event(front)).await;
+        assert!(cookie.starts_with("math_session=") && cookie.ends_with("; Secure"), "{front}: {cookie}");
+    }
+    // A load balancer says which of its listeners it was.
+    for (scheme, is_secure) in [("http", false), ("https", true)] {
+        let mut event = event("alb-multi");
+        event["multiValueHeaders"]["x-forwarded-proto"] = json!([scheme]);
+        assert_eq!(session_cookie(event).await.ends_with("; Secure"), is_secure, "{scheme}");
+    }
+}
+
 /// One handler at every path.
 fn everywhere(handler: MethodRouter) -> Routes {
     vec![("/", handler.clone()), ("/{*path}", handler)]

@@ -247,7 +247,7 @@ fn key(id: &str) -> Value {
 
 /// A sequence that is kept for good has no expiry at all.
 fn expiry(step: &Step) -> &'static str {
-    if step.keep_until.is_some() { ", expires_at = :keep" } else { "" }
+    if step.keep_until.is_some() { ", expires_at = :keep" } else { " REMOVE expires_at" }
 }
 
 /// DynamoDB refuses values that its expressions do not use, so the expiry is among them only at need.
