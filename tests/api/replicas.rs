@@ -2,7 +2,7 @@
 //! given twice, and none may be skipped but those whose answers were cut off.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -278,15 +278,10 @@ impl Client {
     }
 
     async fn send(&mut self, to: SocketAddr, sequence: &str, idempotency_key: Option<&str>) -> Option<Bytes> {
-        if !self.connections.contains_key(&to) {
-            let stream = TcpStream::connect(to).await.ok()?;
-            stream.set_nodelay(true).ok()?;
-            let (sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
-            tokio::spawn(connection);
-            self.connections.insert(to, sender);
-        }
-        let sender = self.connections.get_mut(&to)?;
+        let sender = match self.connections.entry(to) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(connect(to).await?),
+        };
         sender.ready().await.ok()?;
         let mut request =
             Request::post("/fibonacci/next").header("host", "localhost").header("x-session-key", sequence);
@@ -301,4 +296,12 @@ impl Client {
         assert!(matches!(status.as_u16(), 200 | 503) || is_of_gateway, "{status}: {body:?}");
         (status == 200).then_some(body)
     }
+}
+
+async fn connect(to: SocketAddr) -> Option<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(to).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    Some(sender)
 }
