@@ -7,12 +7,14 @@
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
 //! - [`addition`], [`load`]: the workloads. They know neither each other nor the target.
+//! - [`auth`]: who is calling.
 //! - [`problem`]: the one error type that reaches clients.
 //! - [`telemetry`]: log lines, metrics, trace context.
 //! - [`lifecycle`]: from starting to drained.
 
 pub mod addition;
 pub mod app;
+pub mod auth;
 pub mod config;
 pub mod http;
 pub mod lifecycle;

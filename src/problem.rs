@@ -22,6 +22,7 @@ pub struct Problem {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
+    challenge: Option<HeaderValue>,
 }
 
 /// What is wrong with one field of the request's body, or with one parameter of its query.
@@ -61,7 +62,7 @@ pub struct Document<'a> {
 impl Problem {
     /// A problem with the status code and a sentence for the caller.
     pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new(), retry_after: None }
+        Self { status, detail: detail.into(), errors: Vec::new(), retry_after: None, challenge: None }
     }
 
     /// 422: the document is well-formed, its content is not acceptable; each field is named.
@@ -80,6 +81,12 @@ impl Problem {
     #[must_use]
     pub fn retry_after(self, delay: Duration) -> Self {
         Self { retry_after: Some(delay), ..self }
+    }
+
+    /// Tells the caller how to sign in (`WWW-Authenticate`).
+    #[must_use]
+    pub fn challenge(self, challenge: HeaderValue) -> Self {
+        Self { challenge: Some(challenge), ..self }
     }
 
     /// The status code.
@@ -105,6 +112,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(delay) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
