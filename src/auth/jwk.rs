@@ -199,3 +199,64 @@ fn number(text: &Option<String>) -> Option<Vec<u8>> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.as_ref()?).ok()?;
     Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+    const Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
+
+    fn set(keys: Value) -> KeySet {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn keys_that_are_not_for_us_are_left_out() {
+        for key in [
+            json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "use": "enc" }),
+            json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "key_ops": ["deriveKey"] }),
+            json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "alg": "ECDH-ES" }),
+            json!({ "kty": "EC", "crv": "P-256", "x": X, "y": "AA" }),
+            json!({ "kty": "EC", "crv": "P-256", "x": X }),
+            json!({ "kty": "EC", "crv": "secp256k1", "x": X, "y": Y }),
+            json!({ "kty": "OKP", "crv": "X25519", "x": X }),
+            json!({ "kty": "oct", "k": X }),
+            json!({ "kty": "RSA", "n": X, "e": "*" }),
+            json!({ "kty": 1 }),
+            json!("a key"),
+        ] {
+            assert_eq!(set(json!([key])).len(), 0, "{key}");
+        }
+        assert_eq!(
+            set(
+                json!([{ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "use": "sig", "key_ops": ["verify"] }])
+            )
+            .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_key_is_chosen_by_id_and_algorithm_and_without_an_id_only_if_it_is_alone() {
+        let key = |id: &str| json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": id });
+        let both = set(json!([key("1"), key("2"), { "kty": "OKP", "crv": "Ed25519", "x": X }]));
+        let count = |algorithm, id| both.candidates(algorithm, id).len();
+        assert_eq!((count(Algorithm::Es256, Some("1")), count(Algorithm::Es256, Some("3"))), (1, 0));
+        assert_eq!((count(Algorithm::Es384, Some("1")), count(Algorithm::Rs256, Some("1"))), (0, 0));
+        assert_eq!((count(Algorithm::Es256, None), count(Algorithm::EdDsa, None)), (0, 1));
+        assert_eq!(count(Algorithm::EdDsa, Some("1")), 0, "a key without id has no id");
+        let only = set(json!([{ "kty": "RSA", "n": X, "e": "AQAB", "alg": "RS256" }]));
+        assert_eq!(only.candidates(Algorithm::Rs256, None).len(), 1);
+        assert_eq!(only.candidates(Algorithm::Ps256, None).len(), 0);
+    }
+
+    #[test]
+    fn rsa_keys_below_2048_bits_verify_nothing() {
+        let weak = set(json!([{ "kty": "RSA", "n": X, "e": "AQAB" }]));
+        let key = weak.candidates(Algorithm::Rs256, None)[0];
+        assert!(!key.verifies(Algorithm::Rs256, b"", &[0; 32]));
+    }
+}

@@ -138,3 +138,123 @@ fn object<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, Refusal> {
 fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(value).map(|_| true)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::auth::jwk::KeySet;
+
+    const PAYLOAD: &str =
+        "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+
+    /// Whether the only key of the set signed the token; both as an RFC prints them.
+    fn verifies(token: &str, key: &Value) -> bool {
+        let keys = KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes()).unwrap();
+        let token = Token::parse(token).unwrap_or_else(|refusal| panic!("{token}: {refusal}"));
+        let candidates = keys.candidates(token.algorithm, None);
+        candidates.into_iter().any(|key| token.is_signed_by(key))
+    }
+
+    #[test]
+    fn the_signatures_that_the_rfcs_print_are_right_and_one_changed_byte_is_not() {
+        let rsa: Value = serde_json::from_str(include_str!("../../tests/data/rfc7515-rsa-key.json")).unwrap();
+        let p256 = json!({
+            "kty": "EC", "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        });
+        let ed25519 =
+            json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        for (rfc, key, token) in [
+            (
+                "7515 A.2",
+                rsa,
+                format!(
+                    "eyJhbGciOiJSUzI1NiJ9.{PAYLOAD}.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw"
+                ),
+            ),
+            (
+                "7515 A.3",
+                p256,
+                format!(
+                    "eyJhbGciOiJFUzI1NiJ9.{PAYLOAD}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
+                ),
+            ),
+            (
+                "8037 A.4",
+                ed25519,
+                "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg".to_owned(),
+            ),
+        ] {
+            assert!(verifies(&token, &key), "RFC {rfc}");
+            let changed = token.replace(".eyJpc3Mi", ".eyJpc3Mj").replace(".RXhh", ".RXhi");
+            assert_ne!(changed, token);
+            assert!(!verifies(&changed, &key), "RFC {rfc}, changed");
+        }
+    }
+
+    #[test]
+    fn a_header_is_an_object_with_an_accepted_algorithm_and_no_critical_extension() {
+        let refusal = |header: &str| {
+            let token = format!("{}.e30.AAAA", BASE64_URL_SAFE_NO_PAD.encode(header));
+            Token::parse(&token).err()
+        };
+        assert_eq!(refusal(r#" {"alg":"ES256","typ":"JWT","kid":"1","x5t":"y"}"#), None);
+        assert_eq!(refusal(r#"{"alg":"ES256","typ":"application/at+JWT"}"#), None);
+        for header in [
+            r#"["ES256"]"#,
+            "{}",
+            "",
+            "null",
+            r#"{"alg":null}"#,
+            r#"{"alg":"ES256","alg":"ES256"}"#,
+            "{\"alg\"",
+        ] {
+            assert_eq!(refusal(header), Some(MALFORMED), "{header}");
+        }
+        for name in
+            ["none", "None", "", "HS256", "HS384", "HS512", "ES256K", "ES512", "RSA1_5", "rs256", "dir"]
+        {
+            let refused = refusal(&json!({ "alg": name }).to_string());
+            assert_eq!(refused, Some("the token's algorithm is not accepted"), "{name}");
+        }
+        for header in [r#"{"alg":"ES256","crit":["b64"],"b64":false}"#, r#"{"alg":"ES256","crit":null}"#] {
+            assert_eq!(
+                refusal(header),
+                Some("the token needs an extension that is not supported"),
+                "{header}"
+            );
+        }
+        for kind in ["logout+jwt", "dpop+jwt", "JOSE+JSON", ""] {
+            let refused = refusal(&json!({ "alg": "ES256", "typ": kind }).to_string());
+            assert_eq!(refused, Some("the token is of another type"), "{kind}");
+        }
+        for token in [
+            "",
+            ".",
+            "..",
+            "a.b",
+            "a.b.c.d.e",
+            "e30.e30.e30.",
+            "eyJhbGciOiJFUzI1NiJ9.e30.A",
+            "eyJhbGciOiJFUzI1NiJ9.e30.AA==",
+        ] {
+            assert_eq!(Token::parse(token).err(), Some(MALFORMED), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_clock_from_before_1970_lets_nobody_in() {
+        let claims = Claims {
+            iss: "i".to_owned(),
+            sub: "s".to_owned(),
+            aud: Audience::One("a".to_owned()),
+            exp: 4e9,
+            nbf: None,
+        };
+        assert_eq!(claims.check("i", "a", UNIX_EPOCH), Ok(()));
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(claims.check("i", "a", before), Err("the token has expired"));
+    }
+}
