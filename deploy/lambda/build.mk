@@ -13,9 +13,9 @@ export CARGO_TARGET_DIR ?= $(root)/target
 # architecture on either, and on macOS.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
-# The container's allocator is C: the function does not use it, but cargo compiles it. zig does that for either
-# architecture on any machine, because it brings musl's headers; `make` installs it into .tools. A compiler that
-# CC_<target> names is used instead. By name, on the PATH, because cargo splits the command at spaces.
+# ring (TLS, signatures) carries C and assembly. zig compiles both for either architecture on any machine, because it
+# brings musl's headers; `make` installs it into .tools. A compiler that CC_<target> names is used instead. By name, on
+# the PATH, because cargo splits the command at spaces.
 export PATH := $(root)/deploy/lambda:$(PATH):$(root)/.tools/venv/bin
 export CC_aarch64_unknown_linux_musl ?= zig-cc
 export CC_x86_64_unknown_linux_musl ?= zig-cc
