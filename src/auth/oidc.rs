@@ -121,7 +121,8 @@ impl Oidc {
             return fetching.clone();
         }
         let inner = self.0.clone();
-        let fetching = tokio::spawn(async move { inner.fetch().await }).map(|_| ()).boxed().shared();
+        let task = tokio::spawn(async move { inner.fetch().await });
+        let fetching = task.map(|_| ()).boxed().shared();
         cache.fetching.insert(fetching).clone()
     }
 }

@@ -773,6 +773,14 @@ async fn a_caller_that_goes_away_does_not_end_the_fetch_for_others() {
         tokio::task::yield_now().await;
     }
     caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    // Nobody waits, and yet it goes on.
+    let finished = async {
+        while issuer.fetches() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, finished).await.expect("the fetch goes on");
     sign_in.accepts(&token).await;
     assert_eq!(issuer.attempts(), 1);
 }
