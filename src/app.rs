@@ -1,6 +1,6 @@
 //! The only wiring: a checked [`Config`] becomes the service that both targets call.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -10,10 +10,11 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 use tower::Service;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::{
     addition::{self, Addition},
+    auth::{Callers, oidc::Oidc},
     config::Config,
     fibonacci::{self, Fibonacci},
     http::{Routes, docs, edge::Edge, health, home, path},
@@ -64,6 +65,7 @@ impl App {
         let state = State::of(config, target);
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
+            callers: callers(config),
             state: state.clone(),
             slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         }));
@@ -136,6 +138,14 @@ impl App {
     }
 }
 
+fn callers(config: &Config) -> Callers {
+    let sign_in = config.oidc_issuer.clone().zip(config.oidc_audience.clone());
+    Callers {
+        oidc: sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now))),
+        session_ttl: config.session_ttl,
+    }
+}
+
 /// What browsers on the configured origins may do: everything that curl may.
 fn cors(config: &Config) -> CorsLayer {
     let origins = &config.cors_allowed_origins;
@@ -144,5 +154,7 @@ fn cors(config: &Config) -> CorsLayer {
     } else {
         AllowOrigin::list(origins.iter().cloned())
     };
-    CorsLayer::new().allow_origin(allowed).allow_methods(Any).allow_headers(Any).expose_headers(Any)
+    // What was asked for is named: a `*` would leave out `Authorization` (Fetch Standard, "CORS-preflight fetch").
+    let headers = AllowHeaders::mirror_request();
+    CorsLayer::new().allow_origin(allowed).allow_methods(Any).allow_headers(headers).expose_headers(Any)
 }

@@ -10,7 +10,7 @@ use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{http::host, store::location::Location};
+use crate::{auth::issuer::Issuer, http::host, store::location::Location};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -95,6 +95,16 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("BASE_PATH", "", "prefix removed before routing, for custom domains"),
     setting(
+        "OIDC_ISSUER",
+        "",
+        "callers may sign in with this OpenID Connect issuer's tokens (its URL, exactly)",
+    ),
+    setting(
+        "OIDC_AUDIENCE",
+        "",
+        "what those tokens must name as their audience; required with `OIDC_ISSUER`",
+    ),
+    setting(
         "EMF_METRICS",
         "false",
         "Lambda only: one CloudWatch EMF line a request (CloudWatch bills each metric)",
@@ -152,6 +162,10 @@ pub struct Config {
     pub cors_allowed_origins: Vec<HeaderValue>,
     /// Path prefix removed before routing: empty, or `/` and at least one segment.
     pub base_path: String,
+    /// Whose tokens callers may sign in with; with it, `oidc_audience` is set too.
+    pub oidc_issuer: Option<Issuer>,
+    /// The audience that those tokens must name.
+    pub oidc_audience: Option<String>,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -188,6 +202,8 @@ impl Config {
             trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
             cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
             base_path: env.read("BASE_PATH", base_path)?,
+            oidc_issuer: env.read("OIDC_ISSUER", optional(Issuer::parse))?,
+            oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -235,7 +251,21 @@ impl Config {
                 expected: "a region: ?region=… behind the table's name, or AWS_REGION".to_owned(),
             });
         }
-        Ok(self)
+        match (&self.oidc_issuer, &self.oidc_audience) {
+            (Some(_), None) => Err(ConfigError {
+                variable: "OIDC_AUDIENCE",
+                value: String::new(),
+                expected: "the audience that tokens must name, because OIDC_ISSUER is set: without it, a token for any \
+                           other service would do"
+                    .to_owned(),
+            }),
+            (None, Some(audience)) => Err(ConfigError {
+                variable: "OIDC_AUDIENCE",
+                value: audience.clone(),
+                expected: "OIDC_ISSUER to be set too: nobody could sign in".to_owned(),
+            }),
+            _ => Ok(self),
+        }
     }
 }
 
@@ -431,6 +461,16 @@ fn lifetime(value: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration from a second to a year, such as 12h or 30d".to_owned())
 }
 
+fn optional<T>(
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> impl FnOnce(&str) -> Result<Option<T>, String> {
+    move |value| if value.is_empty() { Ok(None) } else { parse(value).map(Some) }
+}
+
+fn text(value: &str) -> Result<String, String> {
+    Ok(value.to_owned())
+}
+
 fn list<T>(item: impl Fn(&str) -> Result<T, String>) -> impl FnOnce(&str) -> Result<Vec<T>, String> {
     move |value| value.split(',').map(str::trim).filter(|text| !text.is_empty()).map(item).collect()
 }
@@ -579,6 +619,8 @@ mod tests {
             ("STATE_CONNECTIONS", "0", "above 0"),
             ("SESSION_TTL", "0s", "from a second"),
             ("SESSION_TTL", "2y", "to a year"),
+            ("OIDC_ISSUER", "http://login.example.com", "an https URL"),
+            ("OIDC_ISSUER", "login.example.com", "an https URL"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -626,6 +668,19 @@ mod tests {
         let slots = |value| config(&[("LOAD_SLOTS", value)]).unwrap().load_slots;
         assert_eq!(slots("3"), 3);
         assert_eq!(slots("cpus"), slots("CPUs"));
+    }
+
+    #[test]
+    fn an_issuer_needs_an_audience_and_an_audience_an_issuer() {
+        let (issuer, audience) = (("OIDC_ISSUER", "https://login.example.com"), ("OIDC_AUDIENCE", "math"));
+        let both = config(&[issuer, audience]).unwrap();
+        assert_eq!(both.oidc_issuer.unwrap().name(), "https://login.example.com");
+        assert_eq!(both.oidc_audience.unwrap(), "math");
+        let error = config(&[issuer]).unwrap_err();
+        assert_eq!(error.variable, "OIDC_AUDIENCE");
+        assert!(error.to_string().contains("because OIDC_ISSUER is set"), "{error}");
+        let error = config(&[audience]).unwrap_err();
+        assert!(error.to_string().contains("OIDC_ISSUER to be set too"), "{error}");
     }
 
     #[test]

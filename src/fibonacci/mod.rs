@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -20,7 +20,7 @@ use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    auth::{self, Caller},
+    auth::{Caller, Callers},
     http::Routes,
     problem::{Document, Problem},
     store::{
@@ -34,6 +34,8 @@ use crate::{
 pub struct Fibonacci {
     /// The last index that is served.
     pub max_index: u64,
+    /// Who asks.
+    pub callers: Callers,
     /// Where sequences stand.
     pub state: SharedState,
     /// One permit for each number that may be computed at once away from the async threads.
@@ -171,7 +173,7 @@ impl Fibonacci {
         answer: impl AsyncFnOnce(SequenceId, Lifetime, &HeaderMap) -> Result<Response, Problem>,
     ) -> Response {
         let (parts, _) = request.into_parts();
-        let identified = match self.identify(&parts) {
+        let identified = match self.callers.identify(&parts).await {
             Ok(identified) => identified,
             Err(problem) => return problem.into_response(),
         };
@@ -180,10 +182,6 @@ impl Fibonacci {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         identified.mark(response.headers_mut());
         response
-    }
-
-    fn identify(&self, request: &Parts) -> Result<auth::Identified, Problem> {
-        auth::identify(request, self.state.session_ttl())
     }
 
     async fn number_within_limit(&self, index: u64) -> Result<Number, Problem> {
@@ -217,7 +215,9 @@ impl Fibonacci {
 fn sequence_of(caller: &Caller) -> (SequenceId, Lifetime) {
     match caller {
         Caller::Session(key) => (SequenceId::of_session(key.reveal()), Lifetime::Session),
-        Caller::Subject { issuer, subject } => (SequenceId::of_subject(issuer, subject), Lifetime::Endless),
+        Caller::Subject(subject) => {
+            (SequenceId::of_subject(subject.issuer(), subject.name()), Lifetime::Endless)
+        }
     }
 }
 

@@ -146,12 +146,6 @@ impl State {
         Ok(self.ask(self.store()?.reset(sequence)).await?)
     }
 
-    /// How long a session's cookie is worth keeping.
-    #[must_use]
-    pub fn session_ttl(&self) -> Duration {
-        self.0.session_ttl
-    }
-
     /// Whether the store takes a step. A write, because a store may be readable and full.
     pub async fn health(&self) -> StoreHealth {
         let Inner { kind, is_embedded, store, was_used, last_probe, .. } = &*self.0;

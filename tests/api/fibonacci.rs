@@ -183,7 +183,8 @@ async fn credentials_that_cannot_be_checked_are_refused() {
     let (server, _database) = server(&[]).await;
     for (method, path) in [("POST", "/fibonacci/next"), ("GET", "/fibonacci"), ("DELETE", "/fibonacci")] {
         let reply = call(method, path).header("authorization", "Bearer x.y.z").send(server.address).await;
-        assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, "Bearer"), "{method}");
+        assert_eq!(reply.status, 401, "{method}");
+        assert!(reply.header("www-authenticate").contains(r#"error="invalid_token""#), "{method}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The service from the outside: its binaries as processes, its front doors over sockets.
 //!
+//! - `auth`: sign-in against an issuer that does what it is told.
 //! - `cli`: what the binaries do with arguments and settings.
 //! - `service`: every route's contract, over TCP.
 //! - `container`: slow clients, floods, both HTTP versions, panics.
@@ -17,6 +18,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "figures that a run reports")]
 
+mod auth;
 mod cli;
 mod container;
 mod contract;

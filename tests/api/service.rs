@@ -137,7 +137,7 @@ async fn browsers_on_allowed_origins_only_may_call() {
         request("OPTIONS", "/")
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type")
+            .header("access-control-request-headers", "authorization,content-type,x-session-key")
             .send(server.address)
             .await
     };
@@ -146,6 +146,8 @@ async fn browsers_on_allowed_origins_only_may_call() {
         (allowed.status.as_u16(), allowed.header("access-control-allow-origin")),
         (200, "https://b.example")
     );
+    // By name: a `*` would leave out Authorization.
+    assert_eq!(allowed.header("access-control-allow-headers"), "authorization,content-type,x-session-key");
     assert_eq!(preflight("https://c.example").await.header("access-control-allow-origin"), "");
 
     let closed = Server::start(&[]).await;
