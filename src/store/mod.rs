@@ -1,6 +1,6 @@
 //! The shared state: where each caller's sequence stands, one port and an adapter for each database.
 //!
-//! - [`Store`] is the port, and its documentation the contract that `tests/api/store` holds every
+//! - [`Store`] is the port, and its documentation the contract that `tests/api/contract.rs` holds every
 //!   adapter to.
 //! - [`state::State`] is what the rest of the service sees of it: deadlines, expiry, health.
 //! - `sqlite`, `postgres` and `dynamodb` are the adapters, each behind the feature of its name.
