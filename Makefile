@@ -145,8 +145,8 @@ test-bench: ## The benchmark's own tests: its statistics, its parsing
 	cargo test --quiet --manifest-path bench/Cargo.toml -p bench
 	cp Cargo.lock bench/instructions/Cargo.lock
 	cargo fmt --check --manifest-path bench/instructions/Cargo.toml
-	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir bench/target -- -D warnings
-	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir bench/target --features lambda -- -D warnings
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} -- -D warnings
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features lambda -- -D warnings
 
 .PHONY: instructions
 instructions: ## What a request costs in instructions, against bench/budget.toml [UPDATE=yes]

@@ -1,4 +1,6 @@
-//! The row of the function.
+//! The rows of the function.
+
+use std::hint::black_box;
 
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
@@ -12,20 +14,35 @@ use math_service::{
 
 use crate::{Outcome, Row, check, on_one_thread, repeat};
 
-pub(crate) const ROWS: &[Row] = &[("Lambda event", |times| on_one_thread(events(times)))];
+pub(crate) const ROWS: &[Row] = &[
+    ("event text", |times| on_one_thread(texts(times))),
+    ("Lambda event", |times| on_one_thread(events(times))),
+];
 
 /// An HTTP API's event, as recorded.
 const EVENT: &str = include_str!("../../../tests/data/events/http-v2.json");
 
-/// From an event's text to the text of its answer, with both log lines, which are written before it is sent.
+/// From an event's text to its type, which is found by trying.
+async fn texts(times: usize) -> Outcome {
+    repeat(
+        times,
+        || Ok(()),
+        async |()| {
+            black_box(serde_json::from_str::<LambdaRequest>(EVENT)?);
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// From an event to the text of its answer, with both log lines, which are written before it is sent.
 async fn events(times: usize) -> Outcome {
     let config = Config::from_env(|_| None)?;
     let logs = telemetry::start(config.log_filter.clone())?;
     let app = App::new(&config, Target::Lambda, Some(logs.clone()))?;
     app.lifecycle().advance(Phase::Ready);
-    repeat(times, context, async |context| {
-        let payload: LambdaRequest = serde_json::from_str(EVENT)?;
-        let answer = lambda::invoke(app.clone(), logs.clone(), LambdaEvent::new(payload, context)).await?;
+    repeat(times, event, async |event| {
+        let answer = lambda::invoke(app.clone(), logs.clone(), event).await?;
         check(&serde_json::to_vec(&answer)?, ANSWER)
     })
     .await
@@ -37,8 +54,8 @@ const ANSWER: &str = concat!(
     r#""body":"{\"result\":15.0}","isBase64Encoded":false,"cookies":[]}"#,
 );
 
-fn context() -> Outcome<Context> {
+fn event() -> Outcome<LambdaEvent<LambdaRequest>> {
     let mut context = Context::default();
     context.request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned();
-    Ok(context)
+    Ok(LambdaEvent::new(serde_json::from_str(EVENT)?, context))
 }

@@ -32,8 +32,9 @@ const FEW: u64 = 100;
 /// See [`FEW`]. The program prepares no more.
 const MANY: u64 = 1_000;
 
-/// How far from its budget a row may be, either way. Repeated counts differ by less than a fifth of it.
-const MARGIN: f64 = 0.03;
+/// How far from its budget a row may be, either way. Repeated counts differ by up to 0.3 %; one `format!` too many
+/// is 2.3 % of a whole request.
+const MARGIN: f64 = 0.015;
 
 /// The same where the compilers are not those of the budget: they may differ by more than any change should.
 const FOREIGN_MARGIN: f64 = 0.20;
@@ -150,7 +151,7 @@ pub(crate) fn check(suite: &Suite, update: bool) -> Result<()> {
     let margin = if toolchain == budget.toolchain { MARGIN } else { FOREIGN_MARGIN };
     if toolchain != budget.toolchain {
         eprintln!(
-            "The budget is for {:?}, this is {toolchain:?}: {:.0} % are allowed in place of {:.0} %.",
+            "The budget is for {:?}, this is {toolchain:?}: {:.0} % are allowed in place of {:.1} %.",
             budget.toolchain,
             100.0 * FOREIGN_MARGIN,
             100.0 * MARGIN
@@ -267,15 +268,15 @@ mod tests {
 
     #[test]
     fn a_row_within_the_margin_is_right_and_one_beyond_is_named() {
-        for count in [9_700, 10_000, 10_300] {
+        for count in [9_850, 10_000, 10_150] {
             assert_eq!(complaint(Some(count), Some(10_000), MARGIN), None);
         }
         let dearer = complaint(Some(10_301), Some(10_000), MARGIN).unwrap();
         assert!(
             dearer.starts_with("log line: 10301 instructions, +3.0 % ") && dearer.contains("cheaper again")
         );
-        let cheaper = complaint(Some(9_699), Some(10_000), MARGIN).unwrap();
-        assert!(cheaper.starts_with("log line: 9699 instructions, -3.0 % "), "{cheaper}");
+        let cheaper = complaint(Some(9_840), Some(10_000), MARGIN).unwrap();
+        assert!(cheaper.starts_with("log line: 9840 instructions, -1.6 % "), "{cheaper}");
         assert!(cheaper.contains("tighten the budget"), "{cheaper}");
     }
 
