@@ -38,7 +38,7 @@ async fn addition(times: usize) -> Outcome {
     let config = Config::from_env(|_| None)?;
     let addition = Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes };
     let (_, route) = addition::routes(addition).pop().ok_or("no route")?;
-    repeat(times, add, async |request| {
+    repeat(times, None, add, async |request| {
         let response = route.clone().oneshot(request).await?;
         check(&body(response).await?, r#"{"result":15.0}"#)
     })
@@ -47,9 +47,10 @@ async fn addition(times: usize) -> Outcome {
 
 /// One line, formatted and handed to the writer.
 async fn log_line(times: usize) -> Outcome {
-    telemetry::start(Config::from_env(|_| None)?.log_filter)?;
+    let logs = telemetry::start(Config::from_env(|_| None)?.log_filter)?;
     let lines = repeat(
         times,
+        Some(&logs),
         || Ok(()),
         async |()| {
             tracing::info!(target: "math_service::addition", a = 10.0, b = 5.0, result = 15.0, "Computed result");
@@ -65,6 +66,7 @@ async fn metrics(times: usize) -> Outcome {
     let route = RouteMetrics::new("/");
     repeat(
         times,
+        None,
         || Ok(()),
         async |()| {
             let (_active, _) = metrics.enter();
@@ -79,10 +81,10 @@ async fn metrics(times: usize) -> Outcome {
 async fn requests(times: usize, request: fn() -> Outcome<Request>, answer: &str) -> Outcome {
     let config = Config::from_env(|_| None)?;
     let logs = telemetry::start(config.log_filter.clone())?;
-    let app = App::new(&config, Target::Container, Some(logs))?;
+    let app = App::new(&config, Target::Container, Some(logs.clone()))?;
     app.lifecycle().advance(Phase::Ready);
     let client = IpAddr::from([203, 0, 113, 7]);
-    repeat(times, request, async |request| {
+    repeat(times, Some(&logs), request, async |request| {
         let response = app.serve(request, Some(client)).await;
         check(&body(response).await?, answer)
     })

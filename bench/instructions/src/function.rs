@@ -26,6 +26,7 @@ const EVENT: &str = include_str!("../../../tests/data/events/http-v2.json");
 async fn texts(times: usize) -> Outcome {
     repeat(
         times,
+        None,
         || Ok(()),
         async |()| {
             black_box(serde_json::from_str::<LambdaRequest>(EVENT)?);
@@ -41,7 +42,7 @@ async fn events(times: usize) -> Outcome {
     let logs = telemetry::start(config.log_filter.clone())?;
     let app = App::new(&config, Target::Lambda, Some(logs.clone()))?;
     app.lifecycle().advance(Phase::Ready);
-    repeat(times, event, async |event| {
+    repeat(times, None, event, async |event| {
         let answer = lambda::invoke(app.clone(), logs.clone(), event).await?;
         check(&serde_json::to_vec(&answer)?, ANSWER)
     })

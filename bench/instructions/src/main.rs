@@ -6,6 +6,8 @@
 
 use std::{error::Error, io::Write, mem};
 
+use math_service::telemetry::writer::Writer;
+
 #[cfg(not(feature = "lambda"))]
 #[path = "container.rs"]
 mod target;
@@ -44,10 +46,15 @@ fn main() -> Outcome {
 /// How often a row can be run at most.
 const PREPARED: usize = 1_000;
 
+/// After how many times the log lines are written. Left to the writer's own thread, some batches would be longer
+/// than all before and make its buffer grow, whenever that thread comes late.
+const BATCH: usize = 50;
+
 /// Does `work` on as many inputs as asked. The same number is prepared whatever is asked, and what is left
 /// over is not taken apart: neither is in the difference of two runs.
 async fn repeat<T>(
     times: usize,
+    logs: Option<&Writer>,
     prepare: impl Fn() -> Outcome<T>,
     mut work: impl AsyncFnMut(T) -> Outcome,
 ) -> Outcome {
@@ -55,8 +62,11 @@ async fn repeat<T>(
     if times > inputs.len() {
         return Err(format!("at most {PREPARED} times").into());
     }
-    for input in inputs.by_ref().take(times) {
+    for (done, input) in inputs.by_ref().take(times).enumerate() {
         work(input).await?;
+        if let Some(logs) = logs.filter(|_| done % BATCH == 0) {
+            logs.flush();
+        }
     }
     mem::forget(inputs);
     Ok(())
