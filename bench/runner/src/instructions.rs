@@ -33,7 +33,7 @@ const FEW: u64 = 100;
 const MANY: u64 = 1_000;
 
 /// How far from its budget a row may be, either way. Repeated counts differ by up to 0.4 %; one `format!` too many
-/// is 2.3 % of a whole request.
+/// is 2.6 % of a whole request.
 const MARGIN: f64 = 0.015;
 
 /// The same where the compilers are not those of the budget: they may differ by more than any change should.
