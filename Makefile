@@ -35,7 +35,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench fuzz ## Everything that needs no Docker, in 5 to 10 minutes; its tools go into .tools
+test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 5 to 10 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -143,6 +143,18 @@ test-bench: ## The benchmark's own tests: its statistics, its parsing
 	cargo fmt --check --all --manifest-path bench/Cargo.toml
 	cargo clippy --quiet --manifest-path bench/Cargo.toml --all-targets -- -D warnings
 	cargo test --quiet --manifest-path bench/Cargo.toml -p bench
+	cp Cargo.lock bench/instructions/Cargo.lock
+	cargo fmt --check --manifest-path bench/instructions/Cargo.toml
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} -- -D warnings
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features lambda -- -D warnings
+
+.PHONY: instructions
+instructions: ## What a request costs in instructions, against bench/budget.toml [UPDATE=yes]
+	@echo '== instructions: what a request costs'
+	@if [ "$$(uname -sm)" != 'Linux x86_64' ]; then scripts/skipped.sh 'the budget of instructions is for Linux on x86_64'; \
+	elif ! bench/valgrind.sh --version >/dev/null; then scripts/skipped.sh 'there is no valgrind to count instructions with'; \
+	else cargo run --quiet --locked --manifest-path bench/Cargo.toml -p bench -- \
+	  instructions $(if $(filter yes,$(UPDATE)),--update); fi
 
 .PHONY: clean
 clean: ## Remove what was built and installed here

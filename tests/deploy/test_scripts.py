@@ -1,6 +1,7 @@
 """The shell scripts of the project."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -37,3 +38,43 @@ def test_a_script_has_nothing_that_shellcheck_warns_of(script):
 def test_shellcheck_is_the_real_one():
     result = subprocess.run([SHELLCHECK, "-"], input="#!/bin/sh\necho $1\n", capture_output=True, text=True)
     assert "SC2086" in result.stdout
+
+
+def stand_in(path: pathlib.Path, script: str):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def valgrind(tmp_path):
+    """bench/valgrind.sh in a tree of its own, on a machine that has nothing else than it needs."""
+    tree, machine = tmp_path / "tree", tmp_path / "machine"
+    script = tree / "bench/valgrind.sh"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "bench/valgrind.sh", script)
+    machine.mkdir()
+    for tool in ["bash", "dirname", "find", "sh"]:
+        (machine / tool).symlink_to(shutil.which(tool))
+    run = lambda: subprocess.run([script, "--tool=none"], env={"PATH": str(machine)}, capture_output=True, text=True)
+    return tree, machine, run
+
+
+def test_valgrind_is_the_machines_own_if_it_has_one(valgrind):
+    tree, machine, run = valgrind
+    stand_in(machine / "valgrind", 'echo "own $*"')
+    stand_in(tree / ".tools/valgrind/usr/bin/valgrind", "echo fetched")
+    assert run().stdout == "own --tool=none\n"
+
+
+def test_a_fetched_valgrind_is_told_where_its_tools_are(valgrind):
+    tree, _, run = valgrind
+    folder = tree / ".tools/valgrind/usr"
+    stand_in(folder / "bin/valgrind", 'echo "$VALGRIND_LIB $*"')
+    stand_in(folder / "libexec/valgrind/callgrind-amd64-linux", "")
+    assert run().stdout == f"{folder}/libexec/valgrind --tool=none\n"
+
+
+def test_without_valgrind_and_without_apt_it_ends_with_3(valgrind):
+    _, _, run = valgrind
+    assert run().returncode == 3

@@ -2,6 +2,7 @@
 //! same machine, and tells differences from noise. `rows.rs` is the table of contenders and goals.
 
 mod figures;
+mod instructions;
 mod load;
 mod machine;
 mod measure;
@@ -47,6 +48,12 @@ struct Cli {
 enum Task {
     /// Build, check and measure; print tables and write them to bench/results/
     Run(Run),
+    /// Count the instructions of a request and its parts, against bench/budget.toml
+    Instructions {
+        /// Make the counts the new budget
+        #[arg(long)]
+        update: bool,
+    },
     /// List the contenders
     List,
     /// Load a server that already runs with `POST /`, to check this generator against another
@@ -92,6 +99,7 @@ fn main() -> Result<()> {
                 .collect();
             print(&list)
         }
+        Task::Instructions { update } => instructions::check(&Suite::new(Settings::quick(), false)?, update),
         Task::Load(arguments) => load(&arguments),
     }
 }
@@ -240,5 +248,6 @@ mod tests {
             manifest["profile"]["release"].clone()
         };
         assert_eq!(profile("../Cargo.toml"), profile("../../Cargo.toml"));
+        assert_eq!(profile("../instructions/Cargo.toml"), profile("../../Cargo.toml"));
     }
 }

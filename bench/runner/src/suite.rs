@@ -124,6 +124,25 @@ impl Suite {
         run(&mut cargo)
     }
 
+    /// Builds the program whose instructions are counted, of exactly the versions that the service ships, and
+    /// says where it is. Another build of it goes to the same place.
+    ///
+    /// # Errors
+    /// When it does not compile.
+    pub(crate) fn compile_counted(&self, features: &str) -> Result<PathBuf> {
+        let folder = self.bench.join("instructions");
+        fs::copy(self.root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--quiet", "--features", features, "--target-dir"]);
+        run(cargo.arg(&self.target).current_dir(folder))?;
+        Ok(self.target.join("release/bench-instructions"))
+    }
+
+    /// A file of this program's own, below the folder of what is built.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.target.join(name)
+    }
+
     /// Seconds to build a row's program from nothing but downloaded sources.
     ///
     /// # Errors
@@ -251,7 +270,7 @@ impl Suite {
 
 /// # Errors
 /// When the command fails; what it printed is in the error.
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("{:?}", command.get_program()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed:\n{said}");

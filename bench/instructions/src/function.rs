@@ -1,0 +1,62 @@
+//! The rows of the function.
+
+use std::hint::black_box;
+
+use lambda_http::request::LambdaRequest;
+use lambda_runtime::{Context, LambdaEvent};
+use math_service::{
+    app::App,
+    config::Config,
+    lifecycle::Phase,
+    targets::{Target, lambda},
+    telemetry,
+};
+
+use crate::{Outcome, Row, check, on_one_thread, repeat};
+
+pub(crate) const ROWS: &[Row] = &[
+    ("event text", |times| on_one_thread(texts(times))),
+    ("Lambda event", |times| on_one_thread(events(times))),
+];
+
+/// An HTTP API's event, as recorded.
+const EVENT: &str = include_str!("../../../tests/data/events/http-v2.json");
+
+/// From an event's text to its type, which is found by trying.
+async fn texts(times: usize) -> Outcome {
+    repeat(
+        times,
+        None,
+        || Ok(()),
+        async |()| {
+            black_box(serde_json::from_str::<LambdaRequest>(EVENT)?);
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// From an event to the text of its answer, with both log lines, which are written before it is sent.
+async fn events(times: usize) -> Outcome {
+    let config = Config::from_env(|_| None)?;
+    let logs = telemetry::start(config.log_filter.clone())?;
+    let app = App::new(&config, Target::Lambda, Some(logs.clone()))?;
+    app.lifecycle().advance(Phase::Ready);
+    repeat(times, None, event, async |event| {
+        let answer = lambda::invoke(app.clone(), logs.clone(), event).await?;
+        check(&serde_json::to_vec(&answer)?, ANSWER)
+    })
+    .await
+}
+
+const ANSWER: &str = concat!(
+    r#"{"statusCode":200,"headers":{"content-type":"application/json","content-length":"15","#,
+    r#""x-request-id":"8476a536-e9f4-11e8-9739-2dfe598c3fcd"},"multiValueHeaders":{},"#,
+    r#""body":"{\"result\":15.0}","isBase64Encoded":false,"cookies":[]}"#,
+);
+
+fn event() -> Outcome<LambdaEvent<LambdaRequest>> {
+    let mut context = Context::default();
+    context.request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned();
+    Ok(LambdaEvent::new(serde_json::from_str(EVENT)?, context))
+}
