@@ -145,7 +145,7 @@ test-bench: ## The benchmark's own tests: its statistics, its parsing
 	cargo test --quiet --manifest-path bench/Cargo.toml -p bench
 	cp Cargo.lock bench/instructions/Cargo.lock
 	cargo fmt --check --manifest-path bench/instructions/Cargo.toml
-	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} -- -D warnings
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features container -- -D warnings
 	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features lambda -- -D warnings
 
 .PHONY: instructions

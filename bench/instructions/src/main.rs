@@ -8,7 +8,7 @@ use std::{error::Error, io::Write, mem};
 
 use math_service::telemetry::writer::Writer;
 
-#[cfg(not(feature = "lambda"))]
+#[cfg(feature = "container")]
 #[path = "container.rs"]
 mod target;
 #[cfg(feature = "lambda")]
@@ -16,7 +16,7 @@ mod target;
 mod target;
 
 /// The container's, and only its.
-#[cfg(all(target_os = "linux", not(feature = "lambda")))]
+#[cfg(all(target_os = "linux", feature = "container"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
