@@ -247,7 +247,14 @@ def test_a_run_that_is_cut_short_has_failed():
         _, code, said = run_locust(host, "LoadUser", *BURN, "--run-time", "2s")
         assert code == 1 and re.search(r"LoadUser FAILED: \d+ of 1000 done, 0 failed", said), said
         command = [*LOCUST, "--host", host, "--headless", "LoadUser", *BURN]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        # As in a terminal: what runs in the background, CI perhaps, ignores SIGINT, and its children would too.
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             for line in process.stderr:
                 if "of 1000 done" in line:
                     process.send_signal(signal.SIGINT)
