@@ -35,7 +35,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 5 to 10 minutes; its tools go into .tools
+test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
