@@ -3,7 +3,7 @@
 //! It is the workload that is bound by shared state: replicas that do not share it give wrong answers.
 //! The state is where each sequence stands, an index; the number is computed from it.
 
-mod sequence;
+pub mod sequence;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use dashu_int::UBig;
 /// F(`index`) in decimal, exact. Takes time in proportion to some power between one and two of
 /// `index`: microseconds for 1,000, half a millisecond for 100,000, tens of them for 1,000,000.
 #[must_use]
-pub(super) fn decimal(index: u64) -> String {
+pub fn decimal(index: u64) -> String {
     number(index).to_string()
 }
 

@@ -4,10 +4,13 @@
 # Prints its URL, serves until its standard input is closed, and so ends with whoever started it.
 # Exits with 3 when there is no PostgreSQL here (`make postgres` installs Debian's).
 #
-# Usage: tests/stores/postgres.sh FOLDER
+# Usage: tests/stores/postgres.sh FOLDER [SETTING=VALUE...]
 set -euo pipefail
 
 folder=$1
+# The last one wins, so these come after our own.
+settings=()
+for setting in "${@:2}"; do settings+=(-c "$setting"); done
 for candidate in "$(dirname "$(command -v initdb || echo /none/initdb)")" /usr/lib/postgresql/*/bin; do
   [[ -x $candidate/initdb ]] && bin=$candidate
 done
@@ -36,7 +39,7 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 # The tests kill the service, never this server: it need not survive a loss of power.
 "${as[@]}" "$bin/postgres" -D "$folder/data" -k "$folder" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off \
   -c max_connections=200 -c ssl=on -c ssl_cert_file="$folder/server.crt" -c ssl_key_file="$folder/server.key" \
-  >postgres.log 2>&1 </dev/null &
+  "${settings[@]}" >postgres.log 2>&1 </dev/null &
 trap '"${as[@]}" "$bin/pg_ctl" stop --silent --mode=immediate --pgdata="$folder/data" || true; rm -rf "$folder"' EXIT
 for _ in $(seq 300); do
   "$bin/pg_isready" --quiet --host=127.0.0.1 --port="$port" && break

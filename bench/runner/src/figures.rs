@@ -44,6 +44,7 @@ const INIT: &str = "Cold start: from exec to the first request for an invocation
 const INVOCATION: &str = "Invocations";
 const BUILD: &str = "Build";
 const MICRO: &str = "Figure";
+const NEXT: &str = "Steps/s, each flushed to the disk; client, service and database share all cores";
 
 /// How much of its core a server that should be saturated used.
 pub(crate) const BUSY: &str = "busy_percent";
@@ -79,6 +80,15 @@ pub(crate) const FIGURES: &[Figure] = &[
     Figure { key: "bundle_mb", panel: BUILD, label: "bundle MB zipped", kind: Kind::Exact },
     figure("cold_build_s", BUILD, "cold build s"),
     figure("micro", MICRO, "figure"),
+    figure("next_8", NEXT, "8 clients"),
+    figure("next_16", NEXT, "16 clients"),
+    figure("next_64", NEXT, "64 clients"),
+    Figure {
+        key: "next_cpu_us",
+        panel: NEXT,
+        label: "service's CPU µs/step, most clients",
+        kind: Kind::Context,
+    },
 ];
 
 /// The figure of a name.

@@ -38,10 +38,20 @@ const KEPT_UP: f64 = 0.99;
 /// How long a thread sleeps in epoll at most, in a closed loop: it has to notice the end of the window.
 const NAP: Duration = Duration::from_millis(10);
 
+/// What each request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The sum of [`BODY`].
+    Addition,
+    /// The next number of a sequence; each connection has its own, which begins with the run.
+    Next,
+}
+
 /// What to send.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) address: SocketAddr,
+    pub(crate) work: Work,
     pub(crate) connections: usize,
     /// Requests a second; `None` is a closed loop.
     pub(crate) rate: Option<f64>,
@@ -130,6 +140,12 @@ pub(crate) fn run(load: &Load, plan: &Plan, clocks: &Clocks) -> Result<Outcome> 
 
 struct Connection {
     stream: TcpStream,
+    request: Vec<u8>,
+    /// How the right answer begins, and its whole where it is the same each time.
+    expected: Vec<u8>,
+    /// Answers so far.
+    answers: u64,
+    work: Work,
     /// The beginning of an answer, in the rare case that it comes in pieces.
     pieces: Vec<u8>,
     due: Instant,
@@ -138,7 +154,6 @@ struct Connection {
 /// One thread's connections and its share of the rate.
 struct Worker<'a> {
     load: &'a Load,
-    request: Vec<u8>,
     interval: Option<Duration>,
     poll: Poll,
     connections: Vec<Connection>,
@@ -156,11 +171,10 @@ impl<'a> Worker<'a> {
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
-            connections.push(Connection { stream, pieces: Vec::new(), due: Instant::now() });
+            connections.push(Connection::new(stream, load, &format!("{number:08}-{token:08}")));
         }
         Ok(Self {
             load,
-            request: response::request(load.address, BODY),
             interval: load.rate.map(|rate| Duration::from_secs_f64(threads as f64 / rate)),
             poll,
             idle: (0..connections.len()).collect(),
@@ -249,13 +263,44 @@ impl<'a> Worker<'a> {
     fn send(&mut self, number: usize, due: Instant) -> Result<()> {
         let connection = &mut self.connections[number];
         connection.due = due;
-        let sent = connection.stream.write(&self.request).context("sending")?;
-        ensure!(sent == self.request.len(), "the socket took a part of a request only");
+        let sent = connection.stream.write(&connection.request).context("sending")?;
+        ensure!(sent == connection.request.len(), "the socket took a part of a request only");
         Ok(())
     }
 }
 
 impl Connection {
+    fn new(stream: TcpStream, load: &Load, name: &str) -> Self {
+        let Load { address, work, connections, .. } = *load;
+        let request = match work {
+            Work::Addition => response::request(address, BODY),
+            // A key's shortest length, with the number of connections in it: runs differ in that.
+            Work::Next => response::next_request(address, &format!("bench-{connections:08}-{name}")),
+        };
+        let (pieces, due) = (Vec::new(), Instant::now());
+        let mut connection = Self { stream, request, expected: Vec::new(), answers: 0, work, pieces, due };
+        connection.expect();
+        connection
+    }
+
+    fn is_right(&self, body: &[u8]) -> bool {
+        match self.work {
+            Work::Addition => body == self.expected,
+            Work::Next => body.starts_with(&self.expected),
+        }
+    }
+
+    /// Knows what the next answer has to be. The number itself is not checked: its index is.
+    fn expect(&mut self) {
+        self.expected.clear();
+        match self.work {
+            Work::Addition => self.expected.extend_from_slice(ANSWER.as_bytes()),
+            Work::Next => {
+                self.expected.extend_from_slice(format!(r#"{{"index":{},"#, self.answers).as_bytes())
+            }
+        }
+    }
+
     /// Whether the answer is complete now. Events are edge-triggered: a read that does not fill the buffer
     /// has emptied the socket, and the next answer raises the next event.
     fn receive(&mut self) -> Result<bool> {
@@ -274,8 +319,12 @@ impl Connection {
             &self.pieces
         };
         match response::parse(bytes)? {
-            Some(answer) if answer.status == b"200" && answer.body == ANSWER.as_bytes() => {
+            Some(answer) if answer.status == b"200" && self.is_right(answer.body) => {
                 self.pieces.clear();
+                self.answers += 1;
+                if self.work == Work::Next {
+                    self.expect();
+                }
                 Ok(true)
             }
             Some(_) => bail!("wrong answer: {}", String::from_utf8_lossy(bytes)),
@@ -322,9 +371,10 @@ mod tests {
         address
     }
 
-    fn load(address: SocketAddr, rate: Option<f64>) -> Result<Outcome> {
+    fn load(address: SocketAddr, work: Work, rate: Option<f64>) -> Result<Outcome> {
         let load = Load {
             address,
+            work,
             connections: 1,
             rate,
             warm_up: Duration::ZERO,
@@ -335,7 +385,7 @@ mod tests {
 
     #[test]
     fn an_open_loop_charges_a_stall_to_every_request_that_it_delayed() {
-        let outcome = load(server(ANSWER, Duration::from_millis(200)), Some(1000.0)).unwrap();
+        let outcome = load(server(ANSWER, Duration::from_millis(200)), Work::Addition, Some(1000.0)).unwrap();
         // The first 200 of 400 waited, 100 ms on average, though only one was under way.
         assert_eq!(outcome.latency.len(), 400);
         let quarter_waited_ms = outcome.latency_us(0.75) / 1e3;
@@ -344,12 +394,19 @@ mod tests {
 
     #[test]
     fn a_closed_loop_counts_answers() {
-        assert!(load(server(ANSWER, Duration::ZERO), None).unwrap().requests > 100);
+        assert!(load(server(ANSWER, Duration::ZERO), Work::Addition, None).unwrap().requests > 100);
     }
 
     #[test]
     fn a_wrong_answer_ends_the_run() {
-        let error = load(server(r#"{"result":16.0}"#, Duration::ZERO), None).unwrap_err();
+        let error = load(server(r#"{"result":16.0}"#, Duration::ZERO), Work::Addition, None).unwrap_err();
+        assert!(error.to_string().contains("wrong answer"), "{error}");
+    }
+
+    #[test]
+    fn a_sequence_that_does_not_move_on_ends_the_run() {
+        let stuck = server(r#"{"index":0,"value":"0"}"#, Duration::ZERO);
+        let error = load(stuck, Work::Next, None).unwrap_err();
         assert!(error.to_string().contains("wrong answer"), "{error}");
     }
 }

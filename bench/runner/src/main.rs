@@ -6,6 +6,7 @@ mod instructions;
 mod load;
 mod machine;
 mod measure;
+mod next;
 mod process;
 mod report;
 mod response;
@@ -27,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     figures::{FIGURES, Samples},
-    load::Load,
+    load::{Load, Work},
     machine::{Machine, Ticks},
     process::Clocks,
     report::Report,
@@ -111,9 +112,17 @@ fn run(arguments: &Run) -> Result<()> {
     for name in &arguments.only {
         ensure!(ROWS.iter().any(|row| row.name == name), "no contender {name:?}; see `bench list`");
     }
-    let is_chosen =
-        |row: &&Row| arguments.only.is_empty() || arguments.only.iter().any(|name| name == row.name);
-    let rows: Vec<&'static Row> = ROWS.iter().filter(is_chosen).collect();
+    let is_chosen = |row: &&Row| match arguments.only.as_slice() {
+        [] => !arguments.quick || row.group.is_quick(),
+        only => only.iter().any(|name| name == row.name),
+    };
+    let chosen: Vec<&'static Row> = ROWS.iter().filter(is_chosen).collect();
+    let skipped = next::skipped(&chosen, next::postgres_tools().is_some());
+    for (row, why) in &skipped {
+        eprintln!("skipped: {row}: {why}");
+    }
+    let rows: Vec<_> = chosen.iter().copied().filter(|row| !skipped.contains_key(row.name)).collect();
+    ensure!(!rows.is_empty(), "nothing left to measure");
     let suite = Suite::new(settings, arguments.musl)?;
     machine::raise_file_limit()?;
 
@@ -160,7 +169,8 @@ fn run(arguments: &Run) -> Result<()> {
 
     let date = machine::first_line("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"], Path::new("/"));
     let report = Report {
-        rows: &rows,
+        rows: &chosen,
+        skipped,
         samples,
         settings: &suite.settings,
         machine,
@@ -195,6 +205,7 @@ fn turns(rows: &[&'static Row], round: usize) -> Vec<&'static Row> {
 fn load(arguments: &LoadArguments) -> Result<()> {
     let load = Load {
         address: arguments.address,
+        work: Work::Addition,
         connections: arguments.connections,
         rate: arguments.rate,
         warm_up: Duration::from_millis(500),

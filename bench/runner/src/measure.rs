@@ -13,8 +13,9 @@ use serde::Deserialize;
 
 use crate::{
     figures::{BUSY, MISSING, OTHERS, SATURATED_PERCENT, Samples},
-    load::{self, ANSWER, BODY, Load},
+    load::{self, ANSWER, BODY, Load, Work},
     machine::{self, Plan},
+    next,
     process::Contender,
     response,
     rows::{Group, Row},
@@ -55,6 +56,7 @@ pub(crate) fn check(suite: &Suite, row: &Row) -> Result<()> {
             suite.check_lines(row)
         }
         Group::Micro(_) => micro(suite, row).map(drop),
+        Group::Next(database) => next::check(suite, row, database),
     }
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn measure(suite: &Suite, row: &Row) -> Result<Samples> {
         Group::Http => http(suite, row),
         Group::Lambda => lambda(suite, row),
         Group::Micro(_) => micro(suite, row),
+        Group::Next(database) => next::measure(suite, row, database),
     }
 }
 
@@ -86,8 +89,8 @@ pub(crate) fn measure_once(suite: &Suite, row: &Row) -> Result<Samples> {
     Ok(samples)
 }
 
-struct Server {
-    process: Contender,
+pub(crate) struct Server {
+    pub(crate) process: Contender,
     address: SocketAddr,
     plan: Plan,
 }
@@ -95,9 +98,20 @@ struct Server {
 impl Server {
     /// Starts a server and waits for its first right answer.
     fn start(suite: &Suite, row: &Row, plan: &Plan, stdout: Stdio) -> Result<Self> {
+        Self::start_with(suite, row, plan, stdout, &[])
+    }
+
+    /// The same, with variables.
+    pub(crate) fn start_with(
+        suite: &Suite,
+        row: &Row,
+        plan: &Plan,
+        stdout: Stdio,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let address = free_port()?;
         let mut command = suite.command(row, stdout)?;
-        command.env("PORT", address.port().to_string());
+        command.env("PORT", address.port().to_string()).envs(variables.iter().copied());
         let mut process = Contender::start(command, &plan.server).context("starting")?;
         let began = Instant::now();
         loop {
@@ -118,8 +132,18 @@ impl Server {
     }
 
     fn load(&self, suite: &Suite, connections: usize, rate: Option<f64>) -> Result<load::Outcome> {
+        self.load_with(suite, Work::Addition, connections, rate)
+    }
+
+    pub(crate) fn load_with(
+        &self,
+        suite: &Suite,
+        work: Work,
+        connections: usize,
+        rate: Option<f64>,
+    ) -> Result<load::Outcome> {
         let (warm_up, window) = (suite.settings.warm_up, suite.settings.window);
-        let load = Load { address: self.address, connections, rate, warm_up, window };
+        let load = Load { address: self.address, work, connections, rate, warm_up, window };
         load::run(&load, &self.plan, &self.process.clocks())
             .with_context(|| format!("{connections} connections, rate {rate:?}"))
     }
@@ -238,14 +262,23 @@ struct Line {
 }
 
 fn micro(suite: &Suite, row: &Row) -> Result<Samples> {
+    Ok(Samples::from([("micro", figure(suite, row, &machine::plan(1)?.server, &[])?)]))
+}
+
+/// Runs a program that prints a figure.
+///
+/// # Errors
+/// When it fails or prints something else.
+pub(crate) fn figure(suite: &Suite, row: &Row, cores: &[usize], variables: &[(&str, &str)]) -> Result<f64> {
     let output = suite.lines(row);
-    let command = suite.command(row, File::create(&output)?.into())?;
-    let status = Contender::start(command, &machine::plan(1)?.server)?.wait()?;
+    let mut command = suite.command(row, File::create(&output)?.into())?;
+    command.envs(variables.iter().copied());
+    let status = Contender::start(command, cores)?.wait()?;
     ensure!(status.success(), "ended with {status}; see {}", suite.complaints(row).display());
     let printed = fs::read_to_string(&output)?;
     let line: Line = serde_json::from_str(&printed).with_context(|| format!("printed {printed:?}"))?;
     ensure!(line.figure.is_finite() && line.figure > 0.0, "printed {printed:?}");
-    Ok(Samples::from([("micro", line.figure)]))
+    Ok(line.figure)
 }
 
 #[cfg(test)]
@@ -262,6 +295,7 @@ mod tests {
             about: "",
             program: Program::Installed(script),
             backend: None,
+            variables: &[],
             computes: true,
             logs: false,
             cold_build: false,

@@ -20,6 +20,8 @@ const DISTURBED_PERCENT: f64 = 5.0;
 #[derive(Debug)]
 pub(crate) struct Report<'a> {
     pub(crate) rows: &'a [&'static Row],
+    /// Those of them that this machine could not run, and why.
+    pub(crate) skipped: BTreeMap<&'static str, &'static str>,
     /// Samples by row and figure, in the order of the rounds.
     pub(crate) samples: BTreeMap<(&'static str, &'static str), Vec<f64>>,
     pub(crate) settings: &'a Settings,
@@ -101,7 +103,10 @@ impl Report<'_> {
         for (group, rows) in self.groups() {
             writeln!(out, "\n## {}\n\n| contender | what it is |\n| --- | --- |", group.title())?;
             for row in &rows {
-                writeln!(out, "| {} | {} |", row.name, row.about)?;
+                match self.skipped.get(row.name) {
+                    None => writeln!(out, "| {} | {} |", row.name, row.about)?,
+                    Some(why) => writeln!(out, "| {} | skipped: {why} |", row.name)?,
+                }
             }
             for panel in FIGURES.chunk_by(|one, next| one.panel == next.panel) {
                 self.write_panel(out, &rows, panel)?;
@@ -234,7 +239,10 @@ impl Report<'_> {
                         }));
                     }
                 }
-                rows.insert(row.name.to_owned(), json!({ "about": row.about, "figures": figures }));
+                rows.insert(
+                    row.name.to_owned(),
+                    json!({ "about": row.about, "figures": figures, "skipped": self.skipped.get(row.name) }),
+                );
             }
         }
         let goals: Vec<_> = GOALS

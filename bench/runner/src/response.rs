@@ -49,6 +49,14 @@ pub(crate) fn request(address: SocketAddr, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A `POST /fibonacci/next` of the caller who has this session key, ready to send.
+pub(crate) fn next_request(address: SocketAddr, session: &str) -> Vec<u8> {
+    format!(
+        "POST /fibonacci/next HTTP/1.1\r\nhost: {address}\r\nx-session-key: {session}\r\ncontent-length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
 /// Posts `body` on a connection of its own and returns the body of a 200.
 ///
 /// # Errors

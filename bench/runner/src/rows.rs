@@ -13,8 +13,16 @@ pub(crate) enum Group {
     Lambda,
     /// A command that prints one JSON line, `{"figure": 12.3}`. The text is the table's title and says
     /// what the figure is and in which unit; rows with the same text are compared.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for workloads with a peer of their own"))]
     Micro(&'static str),
+    /// `POST /fibonacci/next` on a database, or the statement behind it without the service.
+    Next(Database),
+}
+
+/// Where sequences are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Database {
+    Postgres,
+    Sqlite,
 }
 
 impl Group {
@@ -24,7 +32,14 @@ impl Group {
             Self::Http => "HTTP",
             Self::Lambda => "Lambda",
             Self::Micro(title) => title,
+            Self::Next(Database::Postgres) => "POST /fibonacci/next on PostgreSQL",
+            Self::Next(Database::Sqlite) => "POST /fibonacci/next on SQLite",
         }
+    }
+
+    /// Whether it is also measured in the few minutes of a quick run.
+    pub(crate) fn is_quick(self) -> bool {
+        matches!(self, Self::Http | Self::Lambda)
     }
 }
 
@@ -40,6 +55,9 @@ pub(crate) enum Program {
     /// A program that is already installed.
     #[cfg_attr(not(test), expect(dead_code, reason = "for micro rows"))]
     Installed(&'static [&'static str]),
+    /// PostgreSQL's own load generator, from the installation that serves, with the file of statements
+    /// in `contenders/pgbench`.
+    Pgbench,
 }
 
 /// A contender.
@@ -52,6 +70,8 @@ pub(crate) struct Row {
     pub(crate) program: Program,
     /// A second program that the first one starts, found in its variable `BACKEND`.
     pub(crate) backend: Option<Program>,
+    /// Variables of its own.
+    pub(crate) variables: &'static [(&'static str, &'static str)],
     /// Whether it reads its input; the others reply with a constant.
     pub(crate) computes: bool,
     /// Whether it writes the original's two log lines.
@@ -67,13 +87,19 @@ const ROW: Row = Row {
     about: "",
     program: Program::Contender(""),
     backend: None,
+    variables: &[],
     computes: true,
     logs: false,
     cold_build: false,
 };
 
-const CONTAINER: Program = Program::Service { binary: "math-service", features: "docs-ui" };
-const FUNCTION: Program = Program::Service { binary: "lambda", features: "lambda,docs-ui" };
+const CONTAINER: Program =
+    Program::Service { binary: "math-service", features: "docs-ui,sqlite,postgres,dynamodb" };
+const FUNCTION: Program = Program::Service { binary: "lambda", features: "lambda,docs-ui,postgres,dynamodb" };
+
+const F100000: Group = Group::Micro("F(100000) in decimal, µs of CPU");
+const F1000000: Group = Group::Micro("F(1000000) in decimal, µs of CPU");
+const GMP: Program = Program::Python(&["../gmp/fibonacci.py"]);
 
 /// Every contender.
 pub(crate) const ROWS: &[Row] = &[
@@ -162,6 +188,74 @@ pub(crate) const ROWS: &[Row] = &[
         logs: true,
         ..ROW
     },
+    Row {
+        name: "fibonacci-100000",
+        group: F100000,
+        about: "ours: dashu-int by fast doubling, with the container's allocator",
+        program: Program::Contender("fibonacci"),
+        variables: &[("INDEX", "100000")],
+        ..ROW
+    },
+    Row {
+        name: "gmp-100000",
+        group: F100000,
+        about: "GMP through gmpy2: `gmpy2.fib(n).digits()`",
+        program: GMP,
+        variables: &[("INDEX", "100000")],
+        ..ROW
+    },
+    Row {
+        name: "fibonacci-1000000",
+        group: F1000000,
+        about: "ours: dashu-int by fast doubling, with the container's allocator",
+        program: Program::Contender("fibonacci"),
+        variables: &[("INDEX", "1000000")],
+        ..ROW
+    },
+    Row {
+        name: "gmp-1000000",
+        group: F1000000,
+        about: "GMP through gmpy2: `gmpy2.fib(n).digits()`",
+        program: GMP,
+        variables: &[("INDEX", "1000000")],
+        ..ROW
+    },
+    Row {
+        name: "next-postgres",
+        group: Group::Next(Database::Postgres),
+        about: "ours as shipped, with both log lines; a connection to the database for each client",
+        program: CONTAINER,
+        ..ROW
+    },
+    Row {
+        name: "next-postgres-10",
+        group: Group::Next(Database::Postgres),
+        about: "the same with the default of 10 connections to the database",
+        program: CONTAINER,
+        variables: &[("STATE_CONNECTIONS", "10")],
+        ..ROW
+    },
+    Row {
+        name: "pgbench",
+        group: Group::Next(Database::Postgres),
+        about: "pgbench with our adapter's statement, prepared",
+        program: Program::Pgbench,
+        ..ROW
+    },
+    Row {
+        name: "next-sqlite",
+        group: Group::Next(Database::Sqlite),
+        about: "ours as shipped: 8 clients, whose steps are committed together",
+        program: CONTAINER,
+        ..ROW
+    },
+    Row {
+        name: "sqlite-loop",
+        group: Group::Next(Database::Sqlite),
+        about: "our adapter's statement in a loop, by rusqlite: one thread, a commit for each step",
+        program: Program::Contender("sqlite-loop"),
+        ..ROW
+    },
 ];
 
 /// A number to reach.
@@ -218,6 +312,20 @@ pub(crate) const GOALS: &[Goal] = &[
         figure: "init_cpu_ms",
         against: Some("lambda-hello"),
         bound: Bound::AtMost(1.2),
+    },
+    Goal {
+        what: "steps on PostgreSQL at least 0.9 of pgbench's, 16 clients",
+        row: "next-postgres",
+        figure: "next_16",
+        against: Some("pgbench"),
+        bound: Bound::AtLeast(0.9),
+    },
+    Goal {
+        what: "steps on PostgreSQL at least 0.9 of pgbench's, 64 clients",
+        row: "next-postgres",
+        figure: "next_64",
+        against: Some("pgbench"),
+        bound: Bound::AtLeast(0.9),
     },
 ];
 

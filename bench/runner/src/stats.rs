@@ -91,6 +91,7 @@ impl Ratio {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bound {
     AtMost(f64),
+    AtLeast(f64),
     Under(f64),
 }
 
@@ -99,6 +100,7 @@ impl Bound {
     pub(crate) fn holds(self, spread: &Spread) -> Option<bool> {
         let holds = |value: f64| match self {
             Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
             Self::Under(limit) => value < limit,
         };
         (holds(spread.min) == holds(spread.max)).then(|| holds(spread.median))
@@ -159,6 +161,8 @@ mod tests {
     fn a_goal_is_decided_only_when_every_round_agrees() {
         let spread = |min, max| Spread { median: f64::midpoint(min, max), min, max };
         assert_eq!(Bound::AtMost(1.0).holds(&spread(0.8, 1.0)), Some(true));
+        assert_eq!(Bound::AtLeast(0.9).holds(&spread(0.9, 1.1)), Some(true));
+        assert_eq!(Bound::AtLeast(0.9).holds(&spread(0.8, 0.89)), Some(false));
         assert_eq!(Bound::Under(1.0).holds(&spread(1.0, 1.2)), Some(false));
         assert_eq!(Bound::AtMost(1.0).holds(&spread(0.9, 1.1)), None);
     }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    machine,
+    machine, next,
     rows::{Program, Row},
 };
 
@@ -59,7 +59,7 @@ impl Settings {
 }
 
 /// Where everything is, and how it is built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Suite {
     /// The folder `bench`.
     pub(crate) bench: PathBuf,
@@ -116,7 +116,7 @@ impl Suite {
                 features,
             ]),
             Program::Contender(name) => cargo.current_dir(&self.bench).args(["-p", &format!("bench-{name}")]),
-            Program::Python(_) | Program::Installed(_) => return Ok(()),
+            Program::Python(_) | Program::Installed(_) | Program::Pgbench => return Ok(()),
         };
         if let Some(triple) = &self.triple {
             cargo.args(["--target", triple]);
@@ -186,6 +186,7 @@ impl Suite {
             Program::Contender(name) => format!("bench-{name}"),
             Program::Python(_) => return self.python(),
             Program::Installed(words) => return words.first().copied().unwrap_or_default().into(),
+            Program::Pgbench => return next::postgres_tools().unwrap_or_default().join("pgbench"),
         };
         self.target.join(self.triple.as_deref().unwrap_or_default()).join("release").join(name)
     }
@@ -204,12 +205,13 @@ impl Suite {
             Program::Installed(words) => {
                 command.args(words.get(1..).unwrap_or_default());
             }
-            Program::Service { .. } | Program::Contender(_) => {}
+            Program::Service { .. } | Program::Contender(_) | Program::Pgbench => {}
         }
         command
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
             .env("HOST", "127.0.0.1")
+            .envs(row.variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(File::create(self.complaints(row))?);
@@ -217,6 +219,17 @@ impl Suite {
             command.env("BACKEND", self.executable(backend));
         }
         Ok(command)
+    }
+
+    /// An empty folder on the disk that is built on.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn empty_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.scratch(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
     }
 
     /// Where a row's stderr goes.
