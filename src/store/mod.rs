@@ -169,7 +169,8 @@ impl std::error::Error for StoreError {
 /// # Errors
 /// When this build does not carry that store, or the system refuses what it needs to begin with.
 pub fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    match &config.state_url {
+    let location: &Location = &config.state_url;
+    match location {
         #[cfg(feature = "sqlite")]
         Location::Sqlite(path) => Ok(Arc::new(sqlite::Sqlite::open(path.clone()).map_err(StoreError::new)?)),
         #[cfg(feature = "postgres")]

@@ -28,6 +28,9 @@ const VARIABLES: [&str; 3] = ["now=1000000", "keep_until=2000000", "max_index=90
 /// What happens before pgbench's measurement, which has no warm-up of its own.
 const WARM_UP: Duration = Duration::from_secs(1);
 
+/// SQLite's log first grows, which makes each flush several times slower, and is then written over.
+const SQLITE_WARM_UP: Duration = Duration::from_secs(5);
+
 /// Concurrent clients, fewest first, and the figure of each.
 fn concurrencies(database: Database) -> &'static [(usize, &'static str)] {
     match database {
@@ -96,6 +99,10 @@ pub(crate) fn measure(suite: &Suite, row: &Row, database: Database) -> Result<Sa
 
 fn service(suite: &Suite, row: &Row, database: Database, url: &str) -> Result<Samples> {
     let mut samples = Samples::new();
+    let mut suite = suite.clone();
+    if database == Database::Sqlite {
+        suite.settings.warm_up = SQLITE_WARM_UP;
+    }
     for &(clients, figure) in concurrencies(database) {
         let connections = clients.to_string();
         let mut variables = vec![("STATE_URL", url)];
@@ -103,8 +110,8 @@ fn service(suite: &Suite, row: &Row, database: Database, url: &str) -> Result<Sa
             variables.push(("STATE_CONNECTIONS", &connections));
         }
         let plan = machine::plan(machine::cores()?.len())?;
-        let server = Server::start_with(suite, row, &plan, Stdio::null(), &variables)?;
-        let outcome = server.load_with(suite, Work::Next, clients, None)?;
+        let server = Server::start_with(&suite, row, &plan, Stdio::null(), &variables)?;
+        let outcome = server.load_with(&suite, Work::Next, clients, None)?;
         samples.insert(figure, outcome.rps());
         samples.insert("next_cpu_us", outcome.cpu_us());
     }
@@ -131,10 +138,13 @@ fn pgbench(suite: &Suite, row: &Row) -> Result<Samples> {
 fn sqlite_loop(suite: &Suite, row: &Row) -> Result<Samples> {
     let file = suite.empty_folder("next-sqlite")?.join("state.db");
     let seconds = suite.settings.window.as_secs_f64().to_string();
+    let warm_up = SQLITE_WARM_UP.as_secs_f64().to_string();
     let mut samples = Samples::new();
     for &(clients, figure) in concurrencies(Database::Sqlite) {
         let clients = clients.to_string();
-        let variables = [("FILE", &*file.to_string_lossy()), ("SECONDS", &seconds), ("CLIENTS", &clients)];
+        let file = file.to_string_lossy();
+        let variables =
+            [("FILE", &*file), ("WARM_UP", &warm_up), ("SECONDS", &seconds), ("CLIENTS", &clients)];
         samples.insert(figure, measure::figure(suite, row, &machine::cores()?, &variables)?);
     }
     Ok(samples)
