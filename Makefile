@@ -130,7 +130,7 @@ parity: ## Send the corpus to a live endpoint: make parity URL=https://…
 BENCH := cargo run --quiet --release --locked --manifest-path bench/Cargo.toml -p bench --
 
 .PHONY: bench
-bench: ## Measure the service against its peers, about a quarter of an hour (docs/performance.md)
+bench: ## Measure the service against its peers, about 25 minutes (docs/performance.md)
 	$(BENCH) run
 
 .PHONY: bench-quick

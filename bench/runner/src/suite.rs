@@ -33,7 +33,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Everything, in about a quarter of an hour.
+    /// Everything, in about 25 minutes.
     pub(crate) fn full() -> Self {
         Self {
             quick: false,
