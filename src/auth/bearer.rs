@@ -14,7 +14,7 @@ const REALM: &str = r#"Bearer realm="math-service""#;
 ///
 /// # Errors
 /// 401 for another scheme, for several headers, and for what cannot be a token. Some gateways join repeated headers with
-/// commas, which no token holds: the answer is the same behind all of them.
+/// commas, which no token holds: they are refused behind those too, if in other words.
 pub fn token(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };

@@ -103,7 +103,7 @@ fn index(text: &str) -> Option<u64> {
 #[utoipa::path(post, path = "/fibonacci/next", operation_id = "fibonacci_next", tag = "fibonacci",
     params(
         ("X-Session-Key" = Option<String>, Header, description = "32 to 128 characters of A-Z a-z 0-9 - _"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters: within 24 hours the same key in the same sequence gets the same number, and takes no further one"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters but commas: within 24 hours the same key in the same sequence gets the same number, and takes no further one"),
     ),
     responses(
         (status = 200, description = "The next number; no other call gets it", body = Number),
@@ -228,10 +228,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         (Some(key), None) => key.to_str().ok(),
         (Some(_), Some(_)) => None,
     };
-    let is_visible = |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic());
+    // A comma may be all that some gateways leave of two headers.
+    let is_visible = |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
     let key = key.filter(|key| (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()) && is_visible(key));
     key.map(Some).ok_or_else(|| {
-        let detail = "a request has one Idempotency-Key, of 1 to 255 visible ASCII characters";
+        let detail = "a request has one Idempotency-Key, of 1 to 255 visible ASCII characters but commas";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     })
 }

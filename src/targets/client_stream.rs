@@ -20,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -44,9 +46,9 @@ const HALF_CLOSED: Duration = Duration::from_secs(1);
 /// How long a closing connection is read on. Below the time that a drain leaves for last answers.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Counts a connection's requests: those begun and those answered.
+/// Counts a connection's requests: those begun, those answered, and the last whose body was read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Exchanges(Arc<[AtomicU64; 2]>);
+pub(super) struct Exchanges(Arc<[AtomicU64; 3]>);
 
 impl Exchanges {
     /// A request that lasts until the guard is dropped: answered, or given up by its client.
@@ -60,6 +62,16 @@ impl Exchanges {
         self.0[0].load(Ordering::Relaxed)
     }
 
+    /// Notes that the newest request's body has been read to its end.
+    fn body_is_read(&self) {
+        self.0[2].store(self.begun(), Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(super) fn has_read_body(&self) -> bool {
+        self.0[2].load(Ordering::Relaxed) == self.begun()
+    }
+
     fn is_busy(&self) -> bool {
         self.begun() != self.0[1].load(Ordering::Relaxed)
     }
@@ -67,12 +79,62 @@ impl Exchanges {
     /// Waits until a connection brought no request for as long as it may: the first has to come as fast
     /// as a head, the next ones within the idle time (and up to twice that).
     pub(super) async fn unused(&self, patience: Patience) {
-        let mut before = self.begun();
-        tokio::time::sleep(if before == 0 { patience.head } else { patience.idle }).await;
-        while self.is_busy() || self.begun() != before {
-            before = self.begun();
+        let mut before = Some(self.begun());
+        tokio::time::sleep(if before == Some(0) { patience.head } else { patience.idle }).await;
+        while self.is_busy() || before != Some(self.begun()) {
+            // The quiet after a request that is still under way has yet to begin.
+            before = (!self.is_busy()).then(|| self.begun());
             tokio::time::sleep(patience.idle).await;
         }
+    }
+}
+
+/// An HTTP/1 request's body, which tells when it has been read to its end.
+///
+/// hyper closes a connection whose request it could not read to the end, and says so only where it knew
+/// before it wrote the answer's head: a client would lose the request that it sends next.
+pub(super) struct WatchedBody {
+    body: Incoming,
+    exchanges: Exchanges,
+}
+
+impl WatchedBody {
+    /// Of the newest request.
+    pub(super) fn new(body: Incoming, exchanges: Exchanges) -> Self {
+        let watched = Self { body, exchanges };
+        watched.note();
+        watched
+    }
+
+    fn note(&self) {
+        if self.body.is_end_stream() {
+            self.exchanges.body_is_read();
+        }
+    }
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match frame {
+            None => self.exchanges.body_is_read(),
+            Some(_) => self.note(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::client_stream::{ClientStream, Exchanges, Patience};
+use super::client_stream::{ClientStream, Exchanges, Patience, WatchedBody};
 use crate::{
     app::App,
     config::Config,
@@ -43,6 +43,9 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// How often an HTTP/2 client has to prove that it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// Tells an HTTP/1 client that the connection ends with this answer.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Connections that may wait to be accepted: a burst beyond it would be reset. The system may allow
 /// fewer (`net.core.somaxconn`).
@@ -176,9 +179,13 @@ impl Server {
         let io = ClientStream::http1(stream, exchanges.clone(), self.patience, accepted);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let exchange = exchanges.begin();
-            let answered = self.answer(request.map(Body::new), peer);
+            let request = request.map(|body| Body::new(WatchedBody::new(body, exchanges.clone())));
+            let answered = self.answer(request, peer);
             async {
-                let response = answered.await;
+                let mut response = answered.await;
+                if !exchanges.has_read_body() {
+                    response.headers_mut().insert(header::CONNECTION, CLOSE);
+                }
                 drop(exchange);
                 Ok::<_, Infallible>(response)
             }
@@ -302,7 +309,7 @@ impl Server {
             let mut response = answered.await;
             // HTTP/2 has no such header: there, GOAWAY says the same.
             if version <= Version::HTTP_11 && self.lifecycle.has_reached(Phase::Draining) {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             response
         }

@@ -187,6 +187,41 @@ async fn idle_connections_are_closed_at_the_keep_alive_timeout() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_wait_for_the_body_says_that_the_connection_ends() {
+    let server = Server::start(&[]).await;
+    let body = r#"{"a":10,"b":"five"}"#;
+    for (head, status) in [
+        ("POST /nope HTTP/1.1\r\ncontent-type: application/json", 404),
+        ("POST /livez HTTP/1.1", 405),
+        ("POST / HTTP/1.1\r\ncontent-type: text/plain", 415),
+        ("GET /livez HTTP/1.1", 200),
+    ] {
+        let mut stream = connect(server.address).await;
+        let head = format!("{head}\r\nhost: h\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 1024];
+        let length = timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        let _ = stream.write_all(body.as_bytes()).await;
+        rest(&mut stream).await;
+    }
+    // A body that is read, however bad it is, ends nothing; nor does a request without one.
+    let mut stream = connect(server.address).await;
+    let bad = format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let last = "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    let requests = format!("{bad}GET /nope HTTP/1.1\r\nhost: h\r\n\r\n{bad}{last}");
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 4, "{answers}");
+    assert_eq!(answers.matches("connection: close").count(), 1, "{answers}");
+}
+
+#[tokio::test]
 async fn an_oversized_body_is_refused_before_it_is_read_and_the_answer_arrives() {
     let server = Server::start(&[]).await;
     // Announced: refused at once, although nothing of the body was sent.
