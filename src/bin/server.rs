@@ -51,7 +51,8 @@ fn run() -> ExitCode {
 }
 
 async fn serve(config: &Config) -> ExitCode {
-    let (listener, terminate) = match (container::listen(&config.host, config.port).await, terminate()) {
+    let signals = survive_full_files().and_then(|()| terminate());
+    let (listener, terminate) = match (container::listen(&config.host, config.port).await, signals) {
         (Ok(listener), Ok(terminate)) => (listener, terminate),
         (Err(error), _) => {
             return fail(
@@ -76,6 +77,16 @@ async fn serve(config: &Config) -> ExitCode {
     tracing::info!("Stopped");
     logs.flush_within(LAST_LINES).await;
     ExitCode::SUCCESS
+}
+
+/// The signal for a file that grew beyond its limit, the same number on Linux and macOS.
+const SIGXFSZ: i32 = 25;
+
+/// Lets a write beyond the limit on file sizes fail like any other: unheard, the signal would end the process,
+/// for want of space in one store.
+fn survive_full_files() -> std::io::Result<()> {
+    // Listened to once, a signal loses its default effect for good.
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop)
 }
 
 /// Tools that stop a process and then its whole group send two signals in a burst: they mean one.

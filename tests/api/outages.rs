@@ -264,9 +264,7 @@ async fn a_sqlite_file_on_a_full_disk_takes_steps_again_when_there_is_room() {
     let path = folder.0.join("state.db");
     let url = format!("sqlite://{}", path.display());
     // Where a disk would just be full, this limit sends a signal too.
-    let mut command = tokio::process::Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; exec \"$0\"", env!("CARGO_BIN_EXE_math-service")]).env_clear();
-    let server = Server::run(command, &[("STATE_URL", &url)]).await;
+    let server = Server::start(&[("STATE_URL", &url)]).await;
     assert_eq!(next(server.address).await.0.status, 200);
     let limit = async |limit: &str| {
         let pid = server.pid().to_string();
