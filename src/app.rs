@@ -14,7 +14,12 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::{
     addition::{self, Addition},
-    auth::{Callers, oidc::Oidc},
+    auth::{
+        Callers,
+        access::{Access, Guarded, PREFIX},
+        oidc::Oidc,
+        tokens::Tokens,
+    },
     config::Config,
     fibonacci::{self, Fibonacci},
     http::{Routes, docs, edge::Edge, health, home, path},
@@ -49,9 +54,12 @@ impl App {
     /// Every route that `target` serves. `logs` is where log lines go, for the metrics about them.
     ///
     /// # Errors
-    /// When two routes or two metrics collide: a programming mistake.
+    /// When two routes or two metrics collide, or a route that needs a guard has none: a programming mistake. When
+    /// `AUTH_TOKENS_FILE` cannot be used.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
         let lifecycle = Lifecycle::default();
+        let sign_in = sign_in(config);
+        let access = access(config, sign_in.clone(), logs.clone())?;
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
         let mut routes =
             addition::routes(Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes });
@@ -65,7 +73,7 @@ impl App {
         let state = State::of(config, target);
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
-            callers: callers(config),
+            callers: Callers { oidc: sign_in, session_ttl: config.session_ttl },
             state: state.clone(),
             slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         }));
@@ -74,7 +82,7 @@ impl App {
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
-        Self::around(routes, config, lifecycle, metrics)
+        Self::around(routes, access.guard([]), config, lifecycle, metrics)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
@@ -82,14 +90,18 @@ impl App {
     /// # Errors
     /// As [`App::new`].
     pub fn around(
-        routes: Routes,
+        open: Routes,
+        guarded: Guarded,
         config: &Config,
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
         let mut router = Router::new();
         let mut counted = matchit::Router::<RouteMetrics>::new();
-        for (path, methods) in routes {
+        if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX)) {
+            return Err(format!("{path} needs a guard").into());
+        }
+        for (path, methods) in open.into_iter().chain(guarded.into_routes()) {
             // A path may come twice, with other methods.
             if counted.at(path).map(|found| found.value.name()) != Ok(path) {
                 counted.insert(path, RouteMetrics::new(path))?;
@@ -138,12 +150,16 @@ impl App {
     }
 }
 
-fn callers(config: &Config) -> Callers {
+fn sign_in(config: &Config) -> Option<Oidc> {
     let sign_in = config.oidc_issuer.clone().zip(config.oidc_audience.clone());
-    Callers {
-        oidc: sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now))),
-        session_ttl: config.session_ttl,
-    }
+    sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now)))
+}
+
+/// Who may call the guarded routes.
+fn access(config: &Config, oidc: Option<Oidc>, logs: Option<Writer>) -> Result<Access, WiringError> {
+    let tokens = config.auth_tokens_file.as_ref();
+    let tokens = tokens.map(|path| Tokens::load(path, Arc::new(SystemTime::now))).transpose()?;
+    Ok(Access::new(tokens, oidc, config.jobs_rate_limit, logs))
 }
 
 /// What browsers on the configured origins may do: everything that curl may.

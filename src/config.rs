@@ -4,13 +4,17 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, num::NonZero, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{auth::issuer::Issuer, http::host, store::location::Location};
+use crate::{
+    auth::{issuer::Issuer, limit::Rate},
+    http::host,
+    store::location::Location,
+};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -105,6 +109,16 @@ pub const SETTINGS: &[Setting] = &[
         "what those tokens must name as their audience; required with `OIDC_ISSUER`",
     ),
     setting(
+        "AUTH_TOKENS_FILE",
+        "",
+        "a file with the SHA-256 of each token that lets its holder call the API below `/api/`, read again when it changes",
+    ),
+    setting(
+        "JOBS_RATE_LIMIT",
+        "60/m",
+        "requests below `/api/` that each caller may send to each replica: so many at once, and so many more in each `s`, `m` or `h`",
+    ),
+    setting(
         "EMF_METRICS",
         "false",
         "Lambda only: one CloudWatch EMF line a request (CloudWatch bills each metric)",
@@ -166,6 +180,10 @@ pub struct Config {
     pub oidc_issuer: Option<Issuer>,
     /// The audience that those tokens must name.
     pub oidc_audience: Option<String>,
+    /// The tokens that were given out by hand.
+    pub auth_tokens_file: Option<PathBuf>,
+    /// How often one caller may call the API below `/api/`.
+    pub jobs_rate_limit: Rate,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -204,6 +222,8 @@ impl Config {
             base_path: env.read("BASE_PATH", base_path)?,
             oidc_issuer: env.read("OIDC_ISSUER", optional(Issuer::parse))?,
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
+            auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
+            jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -621,6 +641,10 @@ mod tests {
             ("SESSION_TTL", "2y", "to a year"),
             ("OIDC_ISSUER", "http://login.example.com", "an https URL"),
             ("OIDC_ISSUER", "login.example.com", "an https URL"),
+            ("JOBS_RATE_LIMIT", "60", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "0/m", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "60/d", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "1000001/s", "such as 10/s"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
