@@ -4,13 +4,19 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, num::NonZero, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{auth::issuer::Issuer, http::host, store::location::Location};
+#[cfg(feature = "jobs")]
+use crate::jobs::names::{Images, Namespaces};
+use crate::{
+    auth::{issuer::Issuer, limit::Rate},
+    http::host,
+    store::location::Location,
+};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -112,6 +118,26 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "the AWS region that cluster is in",
     },
     setting(
+        "JOBS_NAMESPACES",
+        "",
+        "namespaces that the Jobs API may touch, comma-separated, each with an optional `*` at its end; never `kube-*`, `default` only when named",
+    ),
+    setting(
+        "JOBS_IMAGES",
+        "",
+        "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
+    ),
+    setting(
+        "AUTH_TOKENS_FILE",
+        "",
+        "a file with the SHA-256 of each token that lets its holder call the API below `/api/`, read again when it changes",
+    ),
+    setting(
+        "JOBS_RATE_LIMIT",
+        "60/m",
+        "requests below `/api/` that each caller may send to each replica: so many at once, and so many more in each `s`, `m` or `h`",
+    ),
+    setting(
         "EMF_METRICS",
         "false",
         "Lambda only: one CloudWatch EMF line a request (CloudWatch bills each metric)",
@@ -177,6 +203,16 @@ pub struct Config {
     pub eks_cluster_name: Option<String>,
     /// The region that it is in.
     pub eks_region: String,
+    /// Namespaces that the Jobs API may touch.
+    #[cfg(feature = "jobs")]
+    pub jobs_namespaces: Namespaces,
+    /// Images that Jobs may run.
+    #[cfg(feature = "jobs")]
+    pub jobs_images: Images,
+    /// The tokens that were given out by hand.
+    pub auth_tokens_file: Option<PathBuf>,
+    /// How often one caller may call the API below `/api/`.
+    pub jobs_rate_limit: Rate,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -217,6 +253,12 @@ impl Config {
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
             eks_cluster_name: env.read("EKS_CLUSTER_NAME", optional(cluster_name))?,
             eks_region: env.read("EKS_REGION", region)?,
+            #[cfg(feature = "jobs")]
+            jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
+            jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -656,6 +698,13 @@ mod tests {
             ("EKS_CLUSTER_NAME", "-math", "name of an EKS cluster"),
             ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
             ("AWS_REGION", "Frankfurt", "an AWS region"),
+            ("JOBS_NAMESPACES", "kube-system", "no kube-* namespaces"),
+            ("JOBS_NAMESPACES", "a*b", "optional * at its end"),
+            ("JOBS_IMAGES", "busybox:1.37", "repositories without tag"),
+            ("JOBS_RATE_LIMIT", "60", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "0/m", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "60/d", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "1000001/s", "such as 10/s"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {

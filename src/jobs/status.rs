@@ -182,7 +182,7 @@ fn number(object: &Pointer<'_>, name: &str) -> Option<u64> {
     object.at(name).value().and_then(Value::as_u64)
 }
 
-fn items<'a>(array: &Pointer<'a>) -> impl Iterator<Item = Pointer<'a>> {
+fn items<'a>(array: &Pointer<'a>) -> std::vec::IntoIter<Pointer<'a>> {
     let count = array.value().and_then(Value::as_array).map_or(0, Vec::len);
     (0..count).map(|index| array.item(index)).collect::<Vec<_>>().into_iter()
 }
