@@ -67,7 +67,7 @@ impl Chain {
     /// # Errors
     /// As [`Chain::get`].
     pub async fn other_than(&self, refused: &Credentials) -> Result<Credentials, CredentialsError> {
-        self.look_up(|known| known != refused).await
+        self.look_up(|known| !are_same(known, refused)).await
     }
 
     async fn look_up(&self, is_good: impl Fn(&Credentials) -> bool) -> Result<Credentials, CredentialsError> {
@@ -85,6 +85,14 @@ impl Chain {
             })
             .await
     }
+}
+
+/// Whether they are the same keys: they may have been found at different times.
+#[must_use]
+pub fn are_same(one: &Credentials, other: &Credentials) -> bool {
+    one.access_key_id() == other.access_key_id()
+        && one.secret_access_key() == other.secret_access_key()
+        && one.session_token() == other.session_token()
 }
 
 /// The chain, with ring for its TLS: named, because the SDK's default would be another library.

@@ -155,7 +155,11 @@ impl Scripted {
             Act::HangUp => return Err(std::io::Error::other("as told")),
         };
         let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
-        let response = Response::builder().status(status).header("content-type", "application/json");
+        let response = Response::builder()
+            .status(status)
+            .header("content-type", "application/json")
+            // For IMDS.
+            .header("x-aws-ec2-metadata-token-ttl-seconds", "21600");
         Ok(response.body(Full::from(text)).unwrap())
     }
 
