@@ -324,49 +324,21 @@ impl Config {
     }
 }
 
-/// What the AWS SDKs too read from the environment.
-#[derive(Clone, Default)]
+/// What the AWS SDKs too read from the environment; credentials are read by AWS's own library.
+#[derive(Debug, Clone, Default)]
 pub struct AwsEnvironment {
     /// The region.
     pub region: Option<String>,
-    /// An access key: its name, its secret, and the token of a temporary one.
-    pub access_key_id: Option<String>,
-    /// See above.
-    pub secret_access_key: Option<String>,
-    /// See above.
-    pub session_token: Option<String>,
-    /// Where an agent on the node issues credentials, and what it wants to see.
-    pub container_credentials_uri: Option<String>,
-    /// See above.
-    pub container_token: Option<String>,
-    /// A file that holds it instead, and changes.
-    pub container_token_file: Option<String>,
     /// Another address of EKS than its own.
     pub eks_endpoint: Option<String>,
 }
 
 impl AwsEnvironment {
     fn of(env: &Source<'_>) -> Self {
-        let relative = env.given("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         Self {
             region: env.given("AWS_REGION").or_else(|| env.given("AWS_DEFAULT_REGION")),
-            access_key_id: env.given("AWS_ACCESS_KEY_ID"),
-            secret_access_key: env.given("AWS_SECRET_ACCESS_KEY"),
-            session_token: env.given("AWS_SESSION_TOKEN"),
-            container_credentials_uri: relative
-                .map(|path| format!("http://169.254.170.2{path}"))
-                .or_else(|| env.given("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
-            container_token: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
-            container_token_file: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
             eks_endpoint: env.given("AWS_ENDPOINT_URL_EKS").or_else(|| env.given("AWS_ENDPOINT_URL")),
         }
-    }
-}
-
-/// The region alone: the rest is secret.
-impl fmt::Debug for AwsEnvironment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
     }
 }
 
@@ -727,11 +699,7 @@ mod tests {
         let error = config(&[("STATE_URL", "mysql://user:hunter2@host/db")]).unwrap_err();
         assert_eq!(error.variable, "STATE_URL");
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        let secrets = [
-            ("STATE_URL", "postgres://user:hunter2@host/db"),
-            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
-            ("AWS_SESSION_TOKEN", "hunter2"),
-        ];
+        let secrets = [("STATE_URL", "postgres://user:hunter2@host/db")];
         assert!(!format!("{:?}", config(&secrets).unwrap()).contains("hunter2"));
     }
 

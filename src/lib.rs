@@ -17,7 +17,7 @@
 pub mod addition;
 pub mod app;
 pub mod auth;
-#[cfg(feature = "jobs")]
+#[cfg(feature = "aws")]
 pub mod aws;
 pub mod config;
 pub mod fibonacci;

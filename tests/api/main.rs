@@ -1,6 +1,7 @@
 //! The service from the outside: its binaries as processes, its front doors over sockets.
 //!
 //! - `auth`: sign-in against an issuer that does what it is told.
+//! - `cluster`: the way to the EKS cluster, against one that does what it is told.
 //! - `cli`: what the binaries do with arguments and settings.
 //! - `service`: every route's contract, over TCP.
 //! - `container`: slow clients, floods, both HTTP versions, panics.
@@ -20,6 +21,7 @@
 
 mod auth;
 mod cli;
+mod cluster;
 mod container;
 mod contract;
 mod databases;
