@@ -457,6 +457,20 @@ async fn a_file_that_cannot_be_used_stops_the_start_with_one_line() {
     }
 }
 
+#[tokio::test]
+async fn the_line_that_the_readme_makes_is_one_of_the_file() {
+    let line = include_str!("../../README.md").lines().find(|line| line.contains("sha256sum | cut"));
+    let command = line.expect("it is there").trim_start_matches("$ ");
+    let folder = Folder::new();
+    let mut shell = tokio::process::Command::new("sh");
+    let status = shell.args(["-c", command]).env("TOKEN", "all").current_dir(&folder.0).status();
+    assert!(status.await.unwrap().success());
+    let made = fs::read_to_string(folder.0.join("tokens")).unwrap();
+    let service = Setup { tokens: Some(&[made]), ..Setup::default() }.start();
+    assert_eq!(service.list("all").await.text(), "ci");
+    assert_eq!(service.create("all").await.status, 201);
+}
+
 // ---------------------------------------------------------------- how often
 
 #[tokio::test(start_paused = true)]
@@ -608,6 +622,7 @@ async fn nothing_is_changed_while_its_line_could_be_lost() {
     let service = Setup { tokens: Some(&everybody), logs: Some(logs.clone()), ..Setup::default() }.start();
     let mut done = 0;
     let refused = loop {
+        assert!(done < 100_000, "the buffer has an end");
         let reply = service.create("all").await;
         match reply.status.as_u16() {
             201 => done += 1,
