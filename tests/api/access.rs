@@ -397,7 +397,7 @@ async fn browsers_may_ask_before_they_sign_in() {
 #[tokio::test(start_paused = true)]
 async fn a_rotated_secret_holds_within_seconds_and_a_bad_one_changes_nothing() {
     let (old, new) = (line("old", "ci", "jobs:read"), line("new", "ci", "jobs:read"));
-    let service = Setup { tokens: Some(&[old.clone()]), ..Setup::default() }.start();
+    let service = Setup { tokens: Some(std::slice::from_ref(&old)), ..Setup::default() }.start();
     let folder = service._folder.as_ref().unwrap();
     let statuses =
         async || (service.list("old").await.status.as_u16(), service.list("new").await.status.as_u16());
@@ -406,7 +406,7 @@ async fn a_rotated_secret_holds_within_seconds_and_a_bad_one_changes_nothing() {
     assert_eq!(statuses().await, (200, 401), "the file is not read for each request");
     tokio::time::advance(PAUSE).await;
     assert_eq!(statuses().await, (200, 200));
-    folder.mount(&[new.clone()]);
+    folder.mount(std::slice::from_ref(&new));
     tokio::time::advance(PAUSE).await;
     assert_eq!(statuses().await, (401, 200), "the very first request finds it changed");
 
