@@ -24,7 +24,8 @@
 //! The guard, in this order: finds the caller (401, or 403 where nobody can sign in), takes one unit of the caller's rate
 //! limit (429), compares scopes (403), and, for a scope to write, makes sure that the audit line can be written (503).
 //! Only then the handler runs. [`Principal`] and [`Audit`](super::audit::Audit) are extractors; without a guard they
-//! answer 500. Every answer to a caller who is known carries `RateLimit` and `RateLimit-Policy`.
+//! answer 500. What the guard or the handler answers to a caller who is known carries `RateLimit` and
+//! `RateLimit-Policy`.
 //!
 //! Attempts to sign in are not limited: one costs a hash and at most a signature check, and leaves nothing in memory.
 

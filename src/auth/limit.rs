@@ -171,3 +171,111 @@ fn whole_seconds(time: Duration) -> u64 {
 fn nanoseconds(count: u128) -> Duration {
     Duration::from_nanos(u64::try_from(count).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(name: &str) -> Subject {
+        Subject::new("test", name.to_owned())
+    }
+
+    fn limiter(rate: &str) -> Limiter {
+        Limiter::new(Rate::parse(rate).unwrap())
+    }
+
+    /// What the headers say, and whether the request may pass.
+    fn take(limiter: &Limiter, name: &str, now: Instant) -> (String, bool) {
+        let quota = limiter.take(&caller(name), now);
+        let mut headers = HeaderMap::new();
+        quota.mark(&mut headers);
+        (headers[RATE_LIMIT].to_str().unwrap().to_owned(), quota.check().is_ok())
+    }
+
+    #[test]
+    fn a_rate_is_a_number_and_a_unit() {
+        for value in ["10/s", "60/m", "500/h", "1/h", "1000000/s"] {
+            assert_eq!(Rate::parse(value).unwrap().to_string(), value);
+        }
+        for value in ["", "60", "/m", "60/", "60/d", "60/min", "0/m", "-1/m", "1000001/s", "1.5/s", "60/m/s"]
+        {
+            assert!(Rate::parse(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn so_many_pass_at_once_and_then_one_by_one() {
+        let (limiter, start) = (limiter("3/m"), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        for (left, now) in [(2, 0), (1, 0), (0, 0)] {
+            assert_eq!(take(&limiter, "a", after(now)), (format!(r#""default";r={left};t=20"#), true));
+        }
+        // Refusals cost nothing: the wait does not grow.
+        for (seconds, wait) in [(0, 20), (0, 20), (5, 15), (19, 1)] {
+            assert_eq!(take(&limiter, "a", after(seconds)), (format!(r#""default";r=0;t={wait}"#), false));
+        }
+        assert_eq!(take(&limiter, "a", after(20)), (r#""default";r=0;t=20"#.to_owned(), true));
+        assert!(!take(&limiter, "a", after(39)).1);
+        assert_eq!(take(&limiter, "a", after(70)), (r#""default";r=1;t=10"#.to_owned(), true));
+        // A long rest fills the bucket, and no more.
+        assert_eq!(take(&limiter, "a", after(9999)), (r#""default";r=2;t=20"#.to_owned(), true));
+    }
+
+    #[test]
+    fn within_t_a_caller_can_use_no_more_than_r_and_after_it_one_more() {
+        for rate in ["7/s", "60/m", "500/h", "1/h"] {
+            let (limiter, mut now) = (limiter(rate), Instant::now());
+            for _ in 0..300 {
+                now += Duration::from_millis(fastrand::u64(..5000));
+                let quota = limiter.take(&caller("a"), now);
+                let left = |now| Quota::after(quota.rate, quota.full_in.saturating_sub(now)).available + 1;
+                let before = quota.next_in.saturating_sub(Duration::from_nanos(1));
+                if quota.available > 0 {
+                    assert_eq!(left(before), quota.available, "{rate}");
+                }
+                if !quota.is_exceeded {
+                    assert_eq!(left(quota.next_in), quota.available + 1, "{rate}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_caller_takes_from_another() {
+        let (limiter, now) = (limiter("1/h"), Instant::now());
+        assert!(take(&limiter, "a", now).1 && !take(&limiter, "a", now).1);
+        assert!(take(&limiter, "b", now).1);
+        let other = Subject::new("other", "a".to_owned());
+        assert!(limiter.take(&other, now).check().is_ok(), "the same name from somebody else");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_idle_callers_make_room() {
+        let (limiter, now) = (limiter("60/m"), Instant::now());
+        for number in 0..MOST_CALLERS {
+            assert!(take(&limiter, &number.to_string(), now).1);
+        }
+        assert!(!take(&limiter, "newcomer", now).1);
+        assert!(take(&limiter, "0", now).1, "who is known goes on");
+        assert_eq!(limiter.full_at.lock().unwrap().len(), MOST_CALLERS);
+        // One second later all buckets but that of caller 0 are full.
+        assert!(take(&limiter, "newcomer", now + Duration::from_secs(1)).1);
+        assert_eq!(limiter.full_at.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_called_too_often_is_told_when_to_come_back() {
+        use axum::response::IntoResponse;
+        let (limiter, now) = (limiter("7/m"), Instant::now());
+        (0..7).for_each(|_| assert!(take(&limiter, "a", now).1));
+        let quota = limiter.take(&caller("a"), now);
+        let response = quota.check().unwrap_err().into_response();
+        assert_eq!(response.status(), 429);
+        // 60 / 7 is 8.57: one who came after 8 s would be too early.
+        assert_eq!(response.headers()["retry-after"], "9");
+        let mut headers = HeaderMap::new();
+        quota.mark(&mut headers);
+        assert_eq!(headers[RATE_LIMIT_POLICY], r#""default";q=7;w=60"#);
+        assert_eq!(headers[RATE_LIMIT], r#""default";r=0;t=9"#);
+    }
+}

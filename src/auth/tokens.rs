@@ -112,9 +112,8 @@ impl Tokens {
         if !self.0.begin_look() {
             return;
         }
-        let inner = self.0.clone();
-        // It ends by itself: a caller who goes away, or a file that hangs, must not stop later looks for ever.
-        let look = tokio::task::spawn_blocking(move || inner.look());
+        // It goes on by itself: a caller who goes away must not end it for others.
+        let look = tokio::spawn(self.0.clone().look());
         if tokio::time::timeout(DEADLINE, look).await.is_err() {
             tracing::warn!("Went on with the tokens as they were: AUTH_TOKENS_FILE takes long to read");
         }
@@ -133,8 +132,10 @@ impl Inner {
         is_due
     }
 
-    fn look(&self) {
-        let content = read(&self.path);
+    async fn look(self: Arc<Self>) {
+        let path = self.path.clone();
+        let content = tokio::task::spawn_blocking(move || read(&path)).await;
+        let content = content.unwrap_or_else(|_| Err("cannot be read: the process is ending".to_owned()));
         let seen = content.as_ref().map(|content| hash(content)).map_err(Clone::clone);
         let is_new = {
             let mut state = self.state();
@@ -234,4 +235,59 @@ fn is_name(name: &str) -> bool {
 /// A name that is no scope is a mistake here: nobody else reads this file.
 fn scopes(text: &str) -> Option<Scopes> {
     text.split(',').map(Scope::named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `printf %s hello | sha256sum`
+    const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    #[test]
+    fn a_line_is_a_hash_a_name_scopes_and_perhaps_an_end() {
+        let content = format!(
+            "# a comment\n\n  {HELLO}\tci  jobs:read,jobs:write  2027-01-31T00:00:00Z # until then\r\n{} ci@example.com namespaces:write",
+            "AB".repeat(32)
+        );
+        let table = parse(content.as_bytes()).unwrap();
+        assert_eq!(table.len(), 2);
+        let expected = Entry {
+            name: "ci".to_owned(),
+            scopes: Scopes::among(["jobs:read", "jobs:write"]),
+            expires: Some(humantime::parse_rfc3339("2027-01-31T00:00:00Z").unwrap()),
+        };
+        assert_eq!(table[&hash(b"hello")], expected);
+        assert_eq!(table[&[0xab; 32]].name, "ci@example.com");
+        assert_eq!(parse(b"").unwrap().len(), 0, "nobody may call");
+        assert_eq!(parse(b"# nobody\n").unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_number_and_never_repeated() {
+        let long = "n".repeat(LONGEST_NAME + 1);
+        for (line, reason) in [
+            ("hunter2 ci jobs:read", "SHA-256, 64 hexadecimal digits"),
+            (&HELLO[1..], "SHA-256, 64 hexadecimal digits"),
+            (&HELLO.replace('2', "g"), "SHA-256, 64 hexadecimal digits"),
+            (&HELLO.replace("2c", "\u{e9}"), "SHA-256, 64 hexadecimal digits"),
+            (HELLO, "a name"),
+            (&format!("{HELLO} hunter2/ jobs:read"), "a name"),
+            (&format!("{HELLO} {long} jobs:read"), "a name"),
+            (&format!("{HELLO} hunter2"), "its scopes"),
+            (&format!("{HELLO} ci jobs:read,hunter2"), "its scopes"),
+            (&format!("{HELLO} ci jobs:read, jobs:write"), "its scopes"),
+            (&format!("{HELLO} ci jobs:read hunter2"), "an end"),
+            (&format!("{HELLO} ci jobs:read 2027-02-30T00:00:00Z"), "an end"),
+            (&format!("{HELLO} ci jobs:read 2027-01-31"), "an end"),
+            (&format!("{HELLO} ci jobs:read 2027-01-31T00:00:00Z hunter2"), "behind the end"),
+        ] {
+            let error = parse(format!("# first\n\n{line}\n").as_bytes()).unwrap_err();
+            assert!(error.starts_with("line 3: ") && error.contains(reason), "{line}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let twice = format!("{HELLO} a jobs:read\n{} b jobs:write\n", HELLO.to_uppercase());
+        assert_eq!(parse(twice.as_bytes()).unwrap_err(), "line 2: an earlier line has the same token");
+        assert_eq!(parse(b"\n\xff").unwrap_err(), "line 2: is not UTF-8");
+    }
 }

@@ -20,7 +20,7 @@ use std::{
 /// Bytes kept while stdout is not being read. Some 20,000 lines.
 const CAPACITY: usize = 4 * 1024 * 1024;
 
-/// Bytes beyond [`CAPACITY`] for lines that have room taken for them.
+/// Bytes beside those, for lines that have room taken for them: some 500 at once.
 const RESERVED_CAPACITY: usize = 4 * 1024 * 1024;
 
 /// Bytes that one such line may have.
@@ -44,7 +44,9 @@ struct Shared {
 struct Pending {
     lines: Vec<u8>,
     dropped: u64,
-    /// Bytes that room was taken for.
+    /// Bytes of `lines` that had room taken for them.
+    kept: usize,
+    /// Bytes that room is taken for at present.
     reserved: usize,
     /// Whether the last batch could not be written whole.
     is_failing: bool,
@@ -108,7 +110,7 @@ impl Writer {
     /// Queues one line, its newline included. Never blocks on the sink.
     pub fn push(&self, line: &[u8]) {
         let mut pending = lock(&self.0.pending);
-        if pending.lines.len() + line.len() > CAPACITY {
+        if pending.lines.len() - pending.kept + line.len() > CAPACITY {
             pending.dropped += 1;
             self.0.dropped_total.fetch_add(1, Ordering::Relaxed);
             return;
@@ -136,7 +138,7 @@ impl Writer {
             self.0.filled.notify_one();
             return None;
         }
-        if pending.lines.len() + pending.reserved + ROOM > CAPACITY + RESERVED_CAPACITY {
+        if pending.kept + pending.reserved + ROOM > RESERVED_CAPACITY {
             return None;
         }
         pending.reserved += ROOM;
@@ -156,7 +158,9 @@ impl Writer {
 
     /// Queues one line that [`Room`] was taken for.
     pub fn push_reserved(&self, line: &[u8]) {
-        self.queue(lock(&self.0.pending), line);
+        let mut pending = lock(&self.0.pending);
+        pending.kept += line.len();
+        self.queue(pending, line);
     }
 
     /// Writes all that is queued, in the caller's thread. Blocks while the sink does.
@@ -175,6 +179,7 @@ impl Writer {
         let dropped = {
             let mut pending = lock(&self.0.pending);
             std::mem::swap(&mut pending.lines, &mut sink.batch);
+            pending.kept = 0;
             pending.is_probing = false;
             std::mem::take(&mut pending.dropped)
         };
@@ -334,6 +339,59 @@ mod tests {
         sink.batch.extend_from_slice(b"third\n");
         assert_eq!(sink.write_batch(), 0);
         assert_eq!(lock(&written).as_slice(), b"fir\nthird\n");
+    }
+
+    #[test]
+    fn other_lines_never_fill_the_room_of_reserved_ones() {
+        let (permit, permits) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Writer::start(Stalled { permits, written: written.clone() }).unwrap();
+        let (line, reserved) = (vec![b'x'; 64 * 1024], vec![b'r'; ROOM]);
+        let flood = || (0..3 * CAPACITY / line.len()).for_each(|_| writer.push(&line));
+        flood();
+        let held: Vec<_> = std::iter::from_fn(|| writer.reserve()).collect();
+        assert_eq!(held.len(), RESERVED_CAPACITY / ROOM);
+        flood();
+        held.iter().for_each(|_| writer.push_reserved(&reserved));
+        let taken = held.len();
+        drop(held);
+        (0..16).for_each(|_| permit.send(()).unwrap());
+        writer.flush();
+        let kept = lock(&written).iter().filter(|byte| **byte == b'r').count() / ROOM;
+        assert_eq!(kept, taken, "none is lost");
+        assert!(writer.reserve().is_some(), "and there is room again");
+    }
+
+    #[test]
+    fn there_is_no_room_while_the_sink_fails_and_there_is_again_when_it_is_back() {
+        #[derive(Clone, Default)]
+        struct Faulty(Arc<(AtomicU64, Mutex<Vec<u8>>)>);
+        impl Write for Faulty {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if self.0.0.load(Ordering::Relaxed) > 0 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                lock(&self.0.1).extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Faulty::default();
+        let writer = Writer::start(sink.clone()).unwrap();
+        sink.0.0.store(1, Ordering::Relaxed);
+        writer.push(b"lost\n");
+        writer.flush();
+        assert!(writer.reserve().is_none() && writer.reserve().is_none());
+        sink.0.0.store(0, Ordering::Relaxed);
+        // Asking is what makes it try: no other line comes.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while writer.reserve().is_none() {
+            assert!(std::time::Instant::now() < deadline, "it tries again");
+            thread::sleep(BATCH);
+        }
+        assert!(String::from_utf8_lossy(&lock(&sink.0.1)).contains("\"event\":\"Dropped log lines"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The service from the outside: its binaries as processes, its front doors over sockets.
 //!
+//! - `access`: who may call what, how often, and the line that each change leaves.
 //! - `auth`: sign-in against an issuer that does what it is told.
 //! - `cluster`: the way to the EKS cluster, against one that does what it is told.
 //! - `cli`: what the binaries do with arguments and settings.
@@ -19,6 +20,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "figures that a run reports")]
 
+mod access;
 mod auth;
 mod cli;
 mod cluster;
