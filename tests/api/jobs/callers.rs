@@ -50,7 +50,12 @@ fn agreeing() -> (Service, Kubernetes) {
     (Setup { cluster: Some(cluster), ..Setup::default() }.start(), kubernetes)
 }
 
-async fn status(service: &Service, (path, body): &(String, Option<Value>), method: &str, authorization: &str) -> u16 {
+async fn status(
+    service: &Service,
+    (path, body): &(String, Option<Value>),
+    method: &str,
+    authorization: &str,
+) -> u16 {
     let headers = [("authorization", authorization)];
     let headers = &headers[usize::from(authorization.is_empty())..];
     service.call(method, path, headers, body.as_ref()).await.status.as_u16()
@@ -62,12 +67,14 @@ async fn every_route_takes_whoever_has_its_scope_and_nobody_else() {
     let issuer = TestIssuer::start(&[&signer]).await;
     let all = "jobs:read jobs:write namespaces:write";
     let signed = |expires: u64, scope: &str| {
-        let claims = json!({"iss": issuer.url, "sub": "alice", "aud": AUDIENCE, "exp": expires, "scope": scope});
+        let claims =
+            json!({"iss": issuer.url, "sub": "alice", "aud": AUDIENCE, "exp": expires, "scope": scope});
         format!("Bearer {}", signer.token(&claims))
     };
     let (kubernetes, cluster) = Kubernetes::with(agreeable);
     let service = Setup { cluster: Some(cluster), issuer: Some(&issuer), ..Setup::default() }.start();
-    let forged = Signer::new("ES256", "1").token(&json!({"iss": issuer.url, "sub": "alice", "aud": AUDIENCE, "exp": NOW + 60, "scope": all}));
+    let forged = Signer::new("ES256", "1")
+        .token(&json!({"iss": issuer.url, "sub": "alice", "aud": AUDIENCE, "exp": NOW + 60, "scope": all}));
     let strangers = [
         String::new(),
         "Bearer".to_owned(),
@@ -83,7 +90,11 @@ async fn every_route_takes_whoever_has_its_scope_and_nobody_else() {
         let (method, route) = (operation.method.as_str(), operation.path);
         let sample = sample(method, route, "jobs-a");
         for stranger in &strangers {
-            assert_eq!(status(&service, &sample, method, stranger).await, 401, "{method} {route} {stranger:?}");
+            assert_eq!(
+                status(&service, &sample, method, stranger).await,
+                401,
+                "{method} {route} {stranger:?}"
+            );
         }
         let holders = [
             ("Bearer reads".to_owned(), vec![Scope::JobsRead]),
@@ -159,13 +170,20 @@ async fn the_openapi_document_names_the_scope_and_the_refusals_of_every_route() 
     let document = crate::support::request("GET", "/openapi.json").send(server.address).await.json();
     for operation in jobs::operations() {
         let documented = &document["paths"][operation.path][operation.method.as_str().to_lowercase()];
-        assert_eq!(documented["security"], json!([{"token": [operation.scope.name()]}]), "{}", operation.path);
+        assert_eq!(
+            documented["security"],
+            json!([{"token": [operation.scope.name()]}]),
+            "{}",
+            operation.path
+        );
         for code in ["400", "401", "403", "404", "422", "429", "502", "503", "504"] {
             assert!(documented["responses"][code].is_object(), "{} {code}", operation.path);
         }
         let takes_body = operation.method == "POST";
         assert_eq!(documented["requestBody"].is_object(), takes_body, "{}", operation.path);
-        assert!(!takes_body || ["409", "413", "415"].iter().all(|code| documented["responses"][code].is_object()));
+        assert!(
+            !takes_body || ["409", "413", "415"].iter().all(|code| documented["responses"][code].is_object())
+        );
     }
     assert_eq!(document["components"]["securitySchemes"]["token"]["scheme"], "bearer");
 }

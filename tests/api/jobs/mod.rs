@@ -79,7 +79,9 @@ impl Kubernetes {
                 let response = |code: u16| Response::builder().status(code);
                 match answer {
                     Answer::Json(code, body) => {
-                        send.send_response(response(code).body(body.to_string().into_bytes().into()).unwrap());
+                        send.send_response(
+                            response(code).body(body.to_string().into_bytes().into()).unwrap(),
+                        );
                     }
                     Answer::Later(code, seconds, body) => {
                         let response = response(code).header("retry-after", seconds);
@@ -100,7 +102,9 @@ impl Kubernetes {
     pub(crate) fn expecting(script: Vec<(&'static str, Answer)>) -> (Self, Cluster) {
         let mut script: VecDeque<_> = script.into();
         Self::with(move |asked| match script.pop_front() {
-            Some((expected, answer)) if format!("{} {}", asked.method, asked.path).starts_with(expected) => answer,
+            Some((expected, answer)) if format!("{} {}", asked.method, asked.path).starts_with(expected) => {
+                answer
+            }
             other => {
                 let expected = other.map(|(expected, _)| expected);
                 Answer::Json(500, status(500, "", &format!("expected {expected:?}, got {asked:?}")))
@@ -141,8 +145,7 @@ pub(crate) struct Setup<'a> {
 impl Setup<'_> {
     pub(crate) fn start(self) -> Service {
         let folder = Folder::new();
-        let clock: math_service::auth::Clock =
-            Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));
+        let clock: math_service::auth::Clock = Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));
         let tokens = Tokens::load(&folder.mount(&everybody()), clock.clone()).unwrap();
         let oidc = self
             .issuer
@@ -170,7 +173,13 @@ pub(crate) fn expecting(script: Vec<(&'static str, Answer)>) -> (Service, Kubern
 }
 
 impl Service {
-    pub(crate) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Reply {
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -185,7 +194,13 @@ impl Service {
     }
 
     /// As somebody who may do everything.
-    pub(crate) async fn send(&self, method: &str, path: &str, more: &[(&str, &str)], body: Option<&Value>) -> Reply {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
         let headers = [&[("authorization", "Bearer all")], more].concat();
         self.call(method, path, &headers, body).await
     }

@@ -2,9 +2,13 @@
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Container, PodSecurityContext, SecurityContext},
+    core::v1::{Container, PodSecurityContext, SELinuxOptions, SecurityContext},
 };
-use math_service::jobs::{idempotency::Marks, manifest::{Draft, Name}, names::Images};
+use math_service::jobs::{
+    idempotency::Marks,
+    manifest::{Draft, Name},
+    names::Images,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -67,7 +71,10 @@ fn forbidden() -> Vec<(&'static str, Value)> {
         ("/metadata/labels/app.kubernetes.io~1managed-by", json!("Helm")),
         ("/metadata/labels/math-service~1idempotency-key", json!("x")),
         ("/metadata/annotations/math-service~1request", json!("x")),
-        ("/spec/template/metadata/annotations/container.apparmor.security.beta.kubernetes.io~1main", json!("unconfined")),
+        (
+            "/spec/template/metadata/annotations/container.apparmor.security.beta.kubernetes.io~1main",
+            json!("unconfined"),
+        ),
         ("/spec/template/spec/hostNetwork", json!(true)),
         ("/spec/template/spec/hostPID", json!(true)),
         ("/spec/template/spec/hostIPC", json!(true)),
@@ -147,7 +154,12 @@ fn harmless() -> Vec<(&'static str, Value)> {
         ("/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem", json!(true)),
         ("/spec/template/spec/containers/0/securityContext/runAsUser", json!(1000)),
         ("/spec/template/spec/containers/0/ports/0", json!({"containerPort": 80})),
-        ("/spec/template/spec/containers/0/image", json!("registry.example.com/team/deep/er@sha256:0000000000000000000000000000000000000000000000000000000000000000")),
+        (
+            "/spec/template/spec/containers/0/image",
+            json!(
+                "registry.example.com/team/deep/er@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+            ),
+        ),
     ]
 }
 
@@ -259,7 +271,10 @@ fn a_short_form_says_all_that_it_can_and_gets_a_name_where_it_has_none() {
     let draft = Draft::read(&body, "jobs-a").unwrap();
     draft.check(&images()).unwrap();
     let spec = &draft.job["spec"];
-    assert_eq!((&spec["parallelism"], &spec["completions"], &spec["backoffLimit"]), (&json!(2), &json!(4), &json!(0)));
+    assert_eq!(
+        (&spec["parallelism"], &spec["completions"], &spec["backoffLimit"]),
+        (&json!(2), &json!(4), &json!(0))
+    );
     assert_eq!((&spec["activeDeadlineSeconds"], &spec["ttlSecondsAfterFinished"]), (&json!(60), &json!(0)));
     let container = &spec["template"]["spec"]["containers"][0];
     assert_eq!((&container["command"], &container["args"]), (&json!(["sh"]), &json!(["-c", "true"])));
@@ -280,28 +295,52 @@ fn a_short_form_says_all_that_it_can_and_gets_a_name_where_it_has_none() {
 /// The Pod Security Standard "restricted", read off its page, on Kubernetes' own types.
 fn is_restricted(job: &Job) -> bool {
     let Some(pod) = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()) else { return false };
-    let allowed_volumes =
-        ["name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+    let allowed_volumes = [
+        "name",
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    ];
     let volumes_are_good = pod.volumes.iter().flatten().all(|volume| {
-        serde_json::to_value(volume).unwrap().as_object().unwrap().keys().all(|key| allowed_volumes.contains(&key.as_str()))
+        serde_json::to_value(volume)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .all(|key| allowed_volumes.contains(&key.as_str()))
     });
     let context = pod.security_context.clone().unwrap_or_default();
     let no_host = [pod.host_network, pod.host_pid, pod.host_ipc].iter().all(|host| *host != Some(true));
     let pod_is_good = context.run_as_user != Some(0)
         && context.sysctls.as_ref().is_none_or(Vec::is_empty)
-        && context.se_linux_options.is_none()
+        && context.se_linux_options.as_ref().is_none_or(|options| *options == SELinuxOptions::default())
         && context.windows_options.as_ref().is_none_or(|options| options.host_process != Some(true));
     let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
     let no_debugger = pod.ephemeral_containers.as_ref().is_none_or(Vec::is_empty);
-    no_host && volumes_are_good && pod_is_good && no_debugger && containers.into_iter().all(|container| is_restricted_container(container, &context))
+    no_host
+        && volumes_are_good
+        && pod_is_good
+        && no_debugger
+        && containers.into_iter().all(|container| is_restricted_container(container, &context))
 }
 
 fn is_restricted_container(container: &Container, pod: &PodSecurityContext) -> bool {
     let own: SecurityContext = container.security_context.clone().unwrap_or_default();
     let capabilities = own.capabilities.clone().unwrap_or_default();
-    let seccomp = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()).map(|profile| profile.type_.as_str());
-    let app_armor = own.app_armor_profile.as_ref().or(pod.app_armor_profile.as_ref()).map(|profile| profile.type_.as_str());
-    let limits = container.resources.as_ref().and_then(|resources| resources.limits.clone()).unwrap_or_default();
+    let seccomp =
+        own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref()).map(|profile| profile.type_.as_str());
+    let app_armor = own
+        .app_armor_profile
+        .as_ref()
+        .or(pod.app_armor_profile.as_ref())
+        .map(|profile| profile.type_.as_str());
+    let limits =
+        container.resources.as_ref().and_then(|resources| resources.limits.clone()).unwrap_or_default();
     own.privileged != Some(true)
         && own.allow_privilege_escalation == Some(false)
         && own.run_as_non_root.or(pod.run_as_non_root) == Some(true)
@@ -311,7 +350,7 @@ fn is_restricted_container(container: &Container, pod: &PodSecurityContext) -> b
         && matches!(seccomp, Some("RuntimeDefault" | "Localhost"))
         && app_armor != Some("Unconfined")
         && own.proc_mount.as_deref().is_none_or(|mount| mount == "Default")
-        && own.se_linux_options.is_none()
+        && own.se_linux_options.as_ref().is_none_or(|options| *options == SELinuxOptions::default())
         && own.windows_options.as_ref().is_none_or(|options| options.host_process != Some(true))
         && container.ports.iter().flatten().all(|port| port.host_port.unwrap_or(0) == 0)
         && ["cpu", "memory"].iter().all(|resource| limits.contains_key(*resource))
@@ -324,13 +363,25 @@ fn any_manifest() -> impl Strategy<Value = Value> {
         [("containers", 0), ("initContainers", 0), ("containers", 1)]
             .map(|(list, index)| (format!("{POD}/{list}/{index}{field}"), value.clone()))
     });
-    let elsewhere = forbidden().into_iter().chain(harmless()).map(|(pointer, value)| (pointer.to_owned(), value));
+    let elsewhere =
+        forbidden().into_iter().chain(harmless()).map(|(pointer, value)| (pointer.to_owned(), value));
     let places: Vec<(String, Value)> = in_containers.chain(elsewhere).collect();
     let value = |given: Value| {
-        let others = [json!(null), json!(false), json!(true), json!({}), json!([]), json!(""), json!(0), json!("RuntimeDefault"), json!(["ALL"])];
+        let others = [
+            json!(null),
+            json!(false),
+            json!(true),
+            json!({}),
+            json!([]),
+            json!(""),
+            json!(0),
+            json!("RuntimeDefault"),
+            json!(["ALL"]),
+        ];
         prop_oneof![3 => Just(given), 2 => proptest::sample::select(others.to_vec())]
     };
-    let change = proptest::sample::select(places).prop_flat_map(move |(pointer, given)| (Just(pointer), value(given)));
+    let change =
+        proptest::sample::select(places).prop_flat_map(move |(pointer, given)| (Just(pointer), value(given)));
     proptest::collection::vec(change, 0..5).prop_map(|changes| {
         let mut job = manifest();
         for (pointer, value) in changes {
