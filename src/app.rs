@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
+#[cfg(feature = "jobs")]
+use crate::jobs::cluster::{Cluster, Location};
 use crate::{
     addition::{self, Addition},
     auth::{Callers, oidc::Oidc},
@@ -69,7 +71,7 @@ impl App {
             state: state.clone(),
             slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         }));
-        routes.extend(health::routes(target, lifecycle.clone(), state));
+        routes.extend(health::routes(target, lifecycle.clone(), state, cluster_probe(config)));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
@@ -136,6 +138,24 @@ impl App {
         let Shared { unmatched, edge, .. } = &*self.0;
         edge.answer(unmatched, request, client, async |_| Ok(problem.into_response())).await
     }
+}
+
+/// The cluster, if Jobs are configured.
+#[cfg(feature = "jobs")]
+fn cluster(config: &Config) -> Option<Cluster> {
+    let name = config.eks_cluster_name.clone()?;
+    let eks_endpoint = config.aws.eks_endpoint.clone();
+    Some(Cluster::new(Location { name, region: config.eks_region.clone(), eks_endpoint }))
+}
+
+#[cfg(feature = "jobs")]
+fn cluster_probe(config: &Config) -> Option<health::ClusterProbe> {
+    cluster(config).map(Cluster::probe)
+}
+
+#[cfg(not(feature = "jobs"))]
+fn cluster_probe(_: &Config) -> Option<health::ClusterProbe> {
+    None
 }
 
 fn callers(config: &Config) -> Callers {

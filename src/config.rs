@@ -104,6 +104,13 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "what those tokens must name as their audience; required with `OIDC_ISSUER`",
     ),
+    setting("EKS_CLUSTER_NAME", "", "the EKS cluster that Jobs run in; switches the Jobs API on"),
+    Setting {
+        name: "EKS_REGION",
+        aliases: &["AWS_REGION", "AWS_DEFAULT_REGION"],
+        default: "us-east-1",
+        meaning: "the AWS region that cluster is in",
+    },
     setting(
         "EMF_METRICS",
         "false",
@@ -166,6 +173,10 @@ pub struct Config {
     pub oidc_issuer: Option<Issuer>,
     /// The audience that those tokens must name.
     pub oidc_audience: Option<String>,
+    /// The EKS cluster that Jobs run in; without one there are none.
+    pub eks_cluster_name: Option<String>,
+    /// The region that it is in.
+    pub eks_region: String,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -204,6 +215,8 @@ impl Config {
             base_path: env.read("BASE_PATH", base_path)?,
             oidc_issuer: env.read("OIDC_ISSUER", optional(Issuer::parse))?,
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
+            eks_cluster_name: env.read("EKS_CLUSTER_NAME", optional(cluster_name))?,
+            eks_region: env.read("EKS_REGION", region)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -286,6 +299,8 @@ pub struct AwsEnvironment {
     pub container_token: Option<String>,
     /// A file that holds it instead, and changes.
     pub container_token_file: Option<String>,
+    /// Another address of EKS than its own.
+    pub eks_endpoint: Option<String>,
 }
 
 impl AwsEnvironment {
@@ -301,6 +316,7 @@ impl AwsEnvironment {
                 .or_else(|| env.given("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
             container_token: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
             container_token_file: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            eks_endpoint: env.given("AWS_ENDPOINT_URL_EKS").or_else(|| env.given("AWS_ENDPOINT_URL")),
         }
     }
 }
@@ -518,6 +534,21 @@ fn base_path(value: &str) -> Result<String, String> {
     Err("a path of letters, digits and -._~ such as /math".to_owned())
 }
 
+/// EKS's own rule for names.
+fn cluster_name(value: &str) -> Result<String, String> {
+    let is_name = value.len() <= 100
+        && value.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_name.then(|| value.to_owned()).ok_or_else(|| "the name of an EKS cluster, such as math".to_owned())
+}
+
+/// It becomes part of hosts' names, so it has what those may have.
+fn region(value: &str) -> Result<String, String> {
+    let is_region = value.contains('-')
+        && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    is_region.then(|| value.to_owned()).ok_or_else(|| "an AWS region, such as us-east-1".to_owned())
+}
+
 /// The crate whose events a bare level applies to.
 const OWN_TARGET: &str = "math_service";
 
@@ -621,6 +652,10 @@ mod tests {
             ("SESSION_TTL", "2y", "to a year"),
             ("OIDC_ISSUER", "http://login.example.com", "an https URL"),
             ("OIDC_ISSUER", "login.example.com", "an https URL"),
+            ("EKS_CLUSTER_NAME", "my cluster", "name of an EKS cluster"),
+            ("EKS_CLUSTER_NAME", "-math", "name of an EKS cluster"),
+            ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
+            ("AWS_REGION", "Frankfurt", "an AWS region"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -681,6 +716,18 @@ mod tests {
         assert!(error.to_string().contains("because OIDC_ISSUER is set"), "{error}");
         let error = config(&[audience]).unwrap_err();
         assert!(error.to_string().contains("OIDC_ISSUER to be set too"), "{error}");
+    }
+
+    #[test]
+    fn the_cluster_is_in_the_process_region_unless_another_is_named() {
+        let region = |vars: &[(&str, &str)]| config(vars).unwrap().eks_region;
+        assert_eq!(region(&[]), "us-east-1");
+        assert_eq!(region(&[("AWS_REGION", "eu-west-2")]), "eu-west-2");
+        assert_eq!(region(&[("AWS_REGION", "eu-west-2"), ("EKS_REGION", "cn-north-1")]), "cn-north-1");
+        assert_eq!(config(&[]).unwrap().eks_cluster_name, None, "no Jobs unless asked for");
+        let stand_in = [("AWS_ENDPOINT_URL", "http://a"), ("AWS_ENDPOINT_URL_EKS", "http://b")];
+        assert_eq!(config(&stand_in).unwrap().aws.eks_endpoint.unwrap(), "http://b");
+        assert_eq!(config(&stand_in[..1]).unwrap().aws.eks_endpoint.unwrap(), "http://a");
     }
 
     #[test]

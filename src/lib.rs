@@ -6,9 +6,10 @@
 //! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
-//! - [`addition`], [`load`], [`fibonacci`]: the workloads. They know neither each other nor the target.
+//! - [`addition`], [`load`], [`fibonacci`], `jobs`: the workloads. They know neither each other nor the target.
 //! - [`auth`]: who is calling.
 //! - [`store`]: the state that replicas share.
+//! - `aws`: credentials and signatures, for what needs AWS.
 //! - [`problem`]: the one error type that reaches clients.
 //! - [`telemetry`]: log lines, metrics, trace context.
 //! - [`lifecycle`]: from starting to drained.
@@ -16,9 +17,13 @@
 pub mod addition;
 pub mod app;
 pub mod auth;
+#[cfg(feature = "jobs")]
+pub mod aws;
 pub mod config;
 pub mod fibonacci;
 pub mod http;
+#[cfg(feature = "jobs")]
+pub mod jobs;
 pub mod lifecycle;
 pub mod load;
 pub mod problem;
