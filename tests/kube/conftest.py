@@ -3,7 +3,8 @@ import pytest
 from apiserver import ApiServer
 from aws import Aws
 from eks import CLUSTER, REGION, Cluster, principals
-from webhook import Webhook
+from service import TARGETS
+from webhook import TOKEN_SECONDS, Webhook
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,19 @@ def cluster(tmp_path_factory):
             yield Cluster(api, webhook, aws, aws_url)
         finally:
             api.wipe()
+
+
+@pytest.fixture(params=TARGETS)
+def target(request) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def calm(request):
+    """Every test finds EKS as it is by itself."""
+    if "cluster" in request.fixturenames:
+        cluster = request.getfixturevalue("cluster")
+        cluster.webhook.ahead_seconds, cluster.webhook.lifetime, cluster.aws.down = 0.0, float(TOKEN_SECONDS), False
+        cluster.aws.point_at(cluster.api.url, cluster.api.ca)
+        cluster.webhook.forget()
+        cluster.aws.asked.clear()
