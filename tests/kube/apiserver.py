@@ -79,13 +79,22 @@ class ApiServer:
 
     def ask(self, method: str, path: str, body=None, token: str = "", kind: str = "application/json") -> Answer:
         """A request of the administrator's, or of whoever `token` stands for."""
+        status, text = self._send(method, path, json.dumps(body) if body is not None else None, token, kind)
+        return Answer(status, json.loads(text or "{}"))
+
+    def text(self, path: str) -> str:
+        """What is no JSON."""
+        return self._send("GET", path, None, "", "application/json")[1]
+
+    def _send(self, method: str, path: str, body: str | None, token: str, kind: str) -> tuple[int, str]:
+        # Whoever has a token is not to be taken for the administrator, who has a certificate.
         context = ssl.create_default_context(cadata=self.ca) if token else self._context
         headers = {"content-type": kind, **({"authorization": f"Bearer {token}"} if token else {})}
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS, context=context)
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, json.loads(response.read() or b"{}"))
+            return response.status, response.read().decode()
         finally:
             connection.close()
 

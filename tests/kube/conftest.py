@@ -2,7 +2,7 @@ import apiserver
 import pytest
 from apiserver import ApiServer
 from aws import Aws
-from eks import CLUSTER, REGION, Cluster, principals
+from eks import CLUSTER, GROUP, REGION, Cluster, principals, shipped
 from service import TARGETS
 from webhook import TOKEN_SECONDS, Webhook
 
@@ -19,6 +19,15 @@ def cluster(tmp_path_factory):
             yield Cluster(api, webhook, aws, aws_url)
         finally:
             api.wipe()
+
+
+@pytest.fixture(scope="session")
+def granted(cluster):
+    """The cluster has the rights that are shipped."""
+    (subject,) = shipped("ClusterRoleBinding")["subjects"]
+    assert subject["name"] == GROUP
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        cluster.api.apply(shipped(kind))
 
 
 @pytest.fixture(params=TARGETS)
