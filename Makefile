@@ -151,6 +151,12 @@ bench: ## Measure the service against its peers, about 25 minutes (docs/performa
 bench-quick: ## The same with less certainty, in under 3 minutes once built
 	$(BENCH) run --quick
 
+.PHONY: bench-jobs
+bench-jobs: $(VENV)/.installed ## Creating a Job through the service, beside a bare kube call (needs KUBE_UP, see CONTRIBUTING.md)
+	cargo build --quiet --release --bin math-service $(CONTAINER_FEATURES)
+	cargo build --quiet --release --example kube-create
+	MATH_SERVICE_BIN=$${MATH_SERVICE_BIN:-target/release/math-service} $(VENV)/bin/python tests/kube/latency.py
+
 .PHONY: test-bench
 test-bench: ## The benchmark's own tests: its statistics, its parsing
 	@echo '== test-bench: the benchmark itself'

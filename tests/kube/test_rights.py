@@ -36,15 +36,20 @@ def tour(service) -> list:
         service.call("POST", service.jobs(namespace), {"job_manifest": manifest}, idempotency_key="k"),
         service.call("GET", service.jobs(namespace)),
         service.call("GET", service.jobs(namespace, "a")),
+        service.call("POST", "/api/eks-create-job", {"namespace": namespace, "job_manifest": {**manifest, "metadata": {"name": "d"}}}),
+        service.call("GET", f"/api/eks-job-status?namespace={namespace}&job_name=d"),
+        service.call("DELETE", f"/api/eks-delete-job?namespace={namespace}&job_name=d"),
         service.call("DELETE", service.jobs(namespace, "a")),
         service.call("DELETE", path),
+        service.call("POST", "/api/eks-create-namespace", {"namespace": f"{namespace}-alias"}),
+        service.call("DELETE", f"/api/eks-delete-namespace?namespace={namespace}-alias"),
     ]
 
 
 def test_the_tour_takes_every_route_of_the_api(service):
     document = service.call("GET", "/openapi.json", who=None).body
     routes = {
-        (method.upper(), path) for path, item in document["paths"].items() if path.startswith("/api/v1/")
+        (method.upper(), path) for path, item in document["paths"].items() if path.startswith("/api/")
         for method in item if method in ("get", "post", "delete", "put", "patch")
     }
     taken = {
@@ -53,6 +58,11 @@ def test_the_tour_takes_every_route_of_the_api(service):
             "/api/v1/namespaces/{namespace}": ["GET", "DELETE"],
             "/api/v1/namespaces/{namespace}/jobs": ["GET", "POST"],
             "/api/v1/namespaces/{namespace}/jobs/{name}": ["GET", "DELETE"],
+            "/api/eks-create-job": ["POST"],
+            "/api/eks-job-status": ["GET"],
+            "/api/eks-delete-job": ["DELETE"],
+            "/api/eks-create-namespace": ["POST"],
+            "/api/eks-delete-namespace": ["DELETE"],
         }.items() for method in methods
     }
     assert routes == taken
