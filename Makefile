@@ -121,7 +121,7 @@ jobs-access-down: ## Shut it out again
 	scripts/jobs-access-down.sh
 
 .PHONY: lambda
-lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64 EKS_CLUSTER_NAME=… OIDC_ISSUER=… OIDC_AUDIENCE=…]
+lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64; scripts/lambda.sh --help has those of Jobs]
 	scripts/lambda.sh
 
 .PHONY: lambda-down
@@ -129,7 +129,7 @@ lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
 # What the scripts read, from the command line or the environment.
-export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME OIDC_ISSUER OIDC_AUDIENCE
+export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each

@@ -4,8 +4,9 @@
 #
 # Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
 #
-# With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in; callers then sign in with tokens of
-# OIDC_ISSUER=… for OIDC_AUDIENCE=…. What was given once stays until it is given anew.
+# With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in, in JOBS_NAMESPACES=… and of
+# JOBS_IMAGES=…; callers then sign in with tokens of OIDC_ISSUER=… for OIDC_AUDIENCE=…. What was given once stays until
+# it is given anew.
 #
 # Needs sam, aws with credentials, Rust from rustup, make and curl. `make lambda-down` ends it.
 # shellcheck source=lib.sh
@@ -16,6 +17,8 @@ help_asked "$@"
 
 parameters=("Architecture=${ARCHITECTURE:-arm64}")
 [[ -z ${EKS_CLUSTER_NAME:-} ]] || parameters+=("EksClusterName=$EKS_CLUSTER_NAME")
+[[ -z ${JOBS_NAMESPACES:-} ]] || parameters+=("JobsNamespaces=$JOBS_NAMESPACES")
+[[ -z ${JOBS_IMAGES:-} ]] || parameters+=("JobsImages=$JOBS_IMAGES")
 [[ -z ${OIDC_ISSUER:-} ]] || parameters+=("OidcIssuer=$OIDC_ISSUER" "OidcAudience=${OIDC_AUDIENCE:-}")
 
 need sam aws cargo rustup make curl

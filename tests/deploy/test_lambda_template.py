@@ -84,14 +84,16 @@ def test_a_slow_request_gets_our_504_before_anybody_gives_up(function, known_set
     assert request_timeout < function["Timeout"] < 30, "an HTTP API gives up after 30 s"
 
 
-def test_every_variable_is_a_setting_and_has_a_usable_value(function, known_settings):
+def test_every_variable_is_a_setting_and_has_a_usable_value(template, function, known_settings):
     variables = function["Environment"]["Variables"]
     assert variables.keys() <= known_settings.keys()
     for conditions in ({"MakesTable": True}, {"ManagesJobs": True, "SignsIn": True}, {"SignsIn": True}, {"ManagesJobs": True}):
         filled = {name: resolved(value, conditions) for name, value in variables.items()}
         env = {name: value for name, value in filled.items() if value is not None}
-        if "OIDC_ISSUER" in env:
-            env["OIDC_ISSUER"] = "https://issuer.example"
+        # A parameter stands for itself; these are its default, or what somebody might give.
+        defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
+        given = {**defaults, "OidcIssuer": "https://issuer.example", "OidcAudience": "jobs", "EksClusterName": "cluster"}
+        env = {name: str(given.get(value, value)) for name, value in env.items()}
         with running_server(**env, **LAMBDA) as (port, _):
             assert get(port, "/readyz").status == 200
 
@@ -101,7 +103,7 @@ def test_the_jobs_api_and_signing_in_are_off_unless_asked_for(template, function
     assert template["Conditions"]["ManagesJobs"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "EksClusterName"}, ""]}]}
     assert template["Conditions"]["SignsIn"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "OidcIssuer"}, ""]}]}
     variables = function["Environment"]["Variables"]
-    for name in ("EKS_CLUSTER_NAME", "OIDC_ISSUER", "OIDC_AUDIENCE"):
+    for name in ("EKS_CLUSTER_NAME", "JOBS_NAMESPACES", "JOBS_IMAGES", "OIDC_ISSUER", "OIDC_AUDIENCE"):
         assert resolved(variables[name], {}) is None
     assert resolved(variables["EKS_CLUSTER_NAME"], {"ManagesJobs": True}) == "EksClusterName"
     assert resolved(variables["OIDC_ISSUER"], {"SignsIn": True}) == "OidcIssuer"

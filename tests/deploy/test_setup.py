@@ -679,8 +679,12 @@ def test_build_and_deploy_are_for_the_same_processor(world):
 
 
 def test_a_function_that_manages_jobs_is_told_the_cluster_and_who_signs_in(world):
-    world.succeed("lambda", EKS_CLUSTER_NAME="math-service-cluster", OIDC_ISSUER="https://issuer.example", OIDC_AUDIENCE="jobs")
-    expected = "Architecture=arm64 EksClusterName=math-service-cluster OidcIssuer=https://issuer.example OidcAudience=jobs"
+    jobs = {"JOBS_NAMESPACES": "jobs-*,batch", "JOBS_IMAGES": "registry.example/*"}
+    world.succeed("lambda", EKS_CLUSTER_NAME="math-service-cluster", OIDC_ISSUER="https://issuer.example", OIDC_AUDIENCE="jobs", **jobs)
+    expected = (
+        "Architecture=arm64 EksClusterName=math-service-cluster JobsNamespaces=jobs-*,batch JobsImages=registry.example/*"
+        " OidcIssuer=https://issuer.example OidcAudience=jobs"
+    )
     assert all(f"--parameter-overrides {expected}" in call for call in world.made("^sam"))
 
 
