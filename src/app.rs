@@ -13,10 +13,18 @@ use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 #[cfg(feature = "jobs")]
-use crate::jobs::cluster::{Cluster, Location};
+use crate::jobs::{
+    self, Jobs,
+    cluster::{Cluster, Location},
+};
 use crate::{
     addition::{self, Addition},
-    auth::{Callers, oidc::Oidc},
+    auth::{
+        Callers,
+        access::{Access, Guarded, PREFIX},
+        oidc::Oidc,
+        tokens::Tokens,
+    },
     config::Config,
     fibonacci::{self, Fibonacci},
     http::{Routes, docs, edge::Edge, health, home, path},
@@ -51,9 +59,12 @@ impl App {
     /// Every route that `target` serves. `logs` is where log lines go, for the metrics about them.
     ///
     /// # Errors
-    /// When two routes or two metrics collide: a programming mistake.
+    /// When two routes or two metrics collide, or a route that needs a guard has none: a programming mistake. When
+    /// `AUTH_TOKENS_FILE` cannot be used.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
         let lifecycle = Lifecycle::default();
+        let sign_in = sign_in(config);
+        let access = access(config, sign_in.clone(), logs.clone())?;
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
         let mut routes =
             addition::routes(Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes });
@@ -67,16 +78,17 @@ impl App {
         let state = State::of(config, target);
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
-            callers: callers(config),
+            callers: Callers { oidc: sign_in, session_ttl: config.session_ttl },
             state: state.clone(),
             slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         }));
-        routes.extend(health::routes(target, lifecycle.clone(), state, cluster_probe(config)));
+        let jobs = JobsApi::of(config);
+        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probe()));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
-        Self::around(routes, config, lifecycle, metrics)
+        Self::around(routes, jobs.routes(&access), config, lifecycle, metrics)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
@@ -84,14 +96,18 @@ impl App {
     /// # Errors
     /// As [`App::new`].
     pub fn around(
-        routes: Routes,
+        open: Routes,
+        guarded: Guarded,
         config: &Config,
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
         let mut router = Router::new();
         let mut counted = matchit::Router::<RouteMetrics>::new();
-        for (path, methods) in routes {
+        if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX)) {
+            return Err(format!("{path} needs a guard").into());
+        }
+        for (path, methods) in open.into_iter().chain(guarded.into_routes()) {
             // A path may come twice, with other methods.
             if counted.at(path).map(|found| found.value.name()) != Ok(path) {
                 counted.insert(path, RouteMetrics::new(path))?;
@@ -140,30 +156,62 @@ impl App {
     }
 }
 
-/// The cluster, if Jobs are configured.
+/// The Jobs API as configured: its routes, and the cluster's part of `/health`.
 #[cfg(feature = "jobs")]
-fn cluster(config: &Config) -> Option<Cluster> {
-    let name = config.eks_cluster_name.clone()?;
-    let eks_endpoint = config.aws.eks_endpoint.clone();
-    Some(Cluster::new(Location { name, region: config.eks_region.clone(), eks_endpoint }))
-}
+struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
-fn cluster_probe(config: &Config) -> Option<health::ClusterProbe> {
-    cluster(config).map(Cluster::probe)
+impl JobsApi {
+    fn of(config: &Config) -> Self {
+        let eks_endpoint = config.aws.eks_endpoint.clone();
+        let at = |name| Location { name, region: config.eks_region.clone(), eks_endpoint };
+        Self(Jobs {
+            cluster: config.eks_cluster_name.clone().map(at).map(Cluster::new),
+            namespaces: config.jobs_namespaces.clone(),
+            images: config.jobs_images.clone(),
+            max_body_bytes: config.max_body_bytes,
+            call_deadline: jobs::call_deadline(config.request_timeout),
+        })
+    }
+
+    fn probe(&self) -> Option<health::ClusterProbe> {
+        self.0.cluster.clone().map(Cluster::probe)
+    }
+
+    fn routes(self, access: &Access) -> Guarded {
+        jobs::routes(self.0, access)
+    }
 }
+
+/// This build has none.
+#[cfg(not(feature = "jobs"))]
+struct JobsApi;
 
 #[cfg(not(feature = "jobs"))]
-fn cluster_probe(_: &Config) -> Option<health::ClusterProbe> {
-    None
+impl JobsApi {
+    fn of(_: &Config) -> Self {
+        Self
+    }
+
+    fn probe(&self) -> Option<health::ClusterProbe> {
+        None
+    }
+
+    fn routes(self, access: &Access) -> Guarded {
+        access.guard([])
+    }
 }
 
-fn callers(config: &Config) -> Callers {
+fn sign_in(config: &Config) -> Option<Oidc> {
     let sign_in = config.oidc_issuer.clone().zip(config.oidc_audience.clone());
-    Callers {
-        oidc: sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now))),
-        session_ttl: config.session_ttl,
-    }
+    sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now)))
+}
+
+/// Who may call the guarded routes.
+fn access(config: &Config, oidc: Option<Oidc>, logs: Option<Writer>) -> Result<Access, WiringError> {
+    let tokens = config.auth_tokens_file.as_ref();
+    let tokens = tokens.map(|path| Tokens::load(path, Arc::new(SystemTime::now))).transpose()?;
+    Ok(Access::new(tokens, oidc, config.jobs_rate_limit, logs))
 }
 
 /// What browsers on the configured origins may do: everything that curl may.

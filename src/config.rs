@@ -4,13 +4,19 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, num::NonZero, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{auth::issuer::Issuer, http::host, store::location::Location};
+#[cfg(feature = "jobs")]
+use crate::jobs::names::{Images, Namespaces};
+use crate::{
+    auth::{issuer::Issuer, limit::Rate},
+    http::host,
+    store::location::Location,
+};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -112,6 +118,26 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "the AWS region that cluster is in",
     },
     setting(
+        "JOBS_NAMESPACES",
+        "",
+        "namespaces that the Jobs API may touch, comma-separated, each with an optional `*` at its end; never `kube-*`, `default` only when named",
+    ),
+    setting(
+        "JOBS_IMAGES",
+        "",
+        "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
+    ),
+    setting(
+        "AUTH_TOKENS_FILE",
+        "",
+        "a file with the SHA-256 of each token that lets its holder call the API below `/api/`, read again when it changes",
+    ),
+    setting(
+        "JOBS_RATE_LIMIT",
+        "60/m",
+        "requests below `/api/` that each caller may send to each replica: so many at once, and so many more in each `s`, `m` or `h`",
+    ),
+    setting(
         "EMF_METRICS",
         "false",
         "Lambda only: one CloudWatch EMF line a request (CloudWatch bills each metric)",
@@ -177,6 +203,16 @@ pub struct Config {
     pub eks_cluster_name: Option<String>,
     /// The region that it is in.
     pub eks_region: String,
+    /// Namespaces that the Jobs API may touch.
+    #[cfg(feature = "jobs")]
+    pub jobs_namespaces: Namespaces,
+    /// Images that Jobs may run.
+    #[cfg(feature = "jobs")]
+    pub jobs_images: Images,
+    /// The tokens that were given out by hand.
+    pub auth_tokens_file: Option<PathBuf>,
+    /// How often one caller may call the API below `/api/`.
+    pub jobs_rate_limit: Rate,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -217,6 +253,12 @@ impl Config {
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
             eks_cluster_name: env.read("EKS_CLUSTER_NAME", optional(cluster_name))?,
             eks_region: env.read("EKS_REGION", region)?,
+            #[cfg(feature = "jobs")]
+            jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
+            jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -282,49 +324,21 @@ impl Config {
     }
 }
 
-/// What the AWS SDKs too read from the environment.
-#[derive(Clone, Default)]
+/// What the AWS SDKs too read from the environment; credentials are read by AWS's own library.
+#[derive(Debug, Clone, Default)]
 pub struct AwsEnvironment {
     /// The region.
     pub region: Option<String>,
-    /// An access key: its name, its secret, and the token of a temporary one.
-    pub access_key_id: Option<String>,
-    /// See above.
-    pub secret_access_key: Option<String>,
-    /// See above.
-    pub session_token: Option<String>,
-    /// Where an agent on the node issues credentials, and what it wants to see.
-    pub container_credentials_uri: Option<String>,
-    /// See above.
-    pub container_token: Option<String>,
-    /// A file that holds it instead, and changes.
-    pub container_token_file: Option<String>,
     /// Another address of EKS than its own.
     pub eks_endpoint: Option<String>,
 }
 
 impl AwsEnvironment {
     fn of(env: &Source<'_>) -> Self {
-        let relative = env.given("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         Self {
             region: env.given("AWS_REGION").or_else(|| env.given("AWS_DEFAULT_REGION")),
-            access_key_id: env.given("AWS_ACCESS_KEY_ID"),
-            secret_access_key: env.given("AWS_SECRET_ACCESS_KEY"),
-            session_token: env.given("AWS_SESSION_TOKEN"),
-            container_credentials_uri: relative
-                .map(|path| format!("http://169.254.170.2{path}"))
-                .or_else(|| env.given("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
-            container_token: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
-            container_token_file: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
             eks_endpoint: env.given("AWS_ENDPOINT_URL_EKS").or_else(|| env.given("AWS_ENDPOINT_URL")),
         }
-    }
-}
-
-/// The region alone: the rest is secret.
-impl fmt::Debug for AwsEnvironment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
     }
 }
 
@@ -656,6 +670,13 @@ mod tests {
             ("EKS_CLUSTER_NAME", "-math", "name of an EKS cluster"),
             ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
             ("AWS_REGION", "Frankfurt", "an AWS region"),
+            ("JOBS_NAMESPACES", "kube-system", "no kube-* namespaces"),
+            ("JOBS_NAMESPACES", "a*b", "optional * at its end"),
+            ("JOBS_IMAGES", "busybox:1.37", "repositories without tag"),
+            ("JOBS_RATE_LIMIT", "60", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "0/m", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "60/d", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "1000001/s", "such as 10/s"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -678,11 +699,7 @@ mod tests {
         let error = config(&[("STATE_URL", "mysql://user:hunter2@host/db")]).unwrap_err();
         assert_eq!(error.variable, "STATE_URL");
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        let secrets = [
-            ("STATE_URL", "postgres://user:hunter2@host/db"),
-            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
-            ("AWS_SESSION_TOKEN", "hunter2"),
-        ];
+        let secrets = [("STATE_URL", "postgres://user:hunter2@host/db")];
         assert!(!format!("{:?}", config(&secrets).unwrap()).contains("hunter2"));
     }
 

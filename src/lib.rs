@@ -7,7 +7,7 @@
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
 //! - [`addition`], [`load`], [`fibonacci`], `jobs`: the workloads. They know neither each other nor the target.
-//! - [`auth`]: who is calling.
+//! - [`auth`]: who is calling, and what they may do.
 //! - [`store`]: the state that replicas share.
 //! - `aws`: credentials and signatures, for what needs AWS.
 //! - [`problem`]: the one error type that reaches clients.
@@ -17,7 +17,7 @@
 pub mod addition;
 pub mod app;
 pub mod auth;
-#[cfg(feature = "jobs")]
+#[cfg(feature = "aws")]
 pub mod aws;
 pub mod config;
 pub mod fibonacci;

@@ -27,5 +27,5 @@ build-MathServiceFunction:
 	@$(CC_$(subst -,_,$(target))) --version >/dev/null || { echo 'build.mk: no C compiler for $(target)' >&2; exit 1; }
 	! command -v rustup >/dev/null || rustup target add $(target)
 	cd '$(root)' && cargo build --release --locked --target $(target) --bin lambda \
-	  --no-default-features --features lambda,docs-ui,postgres,dynamodb
+	  --no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs
 	cp '$(CARGO_TARGET_DIR)/$(target)/release/lambda' '$(ARTIFACTS_DIR)/bootstrap'

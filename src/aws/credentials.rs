@@ -4,7 +4,9 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_credential_types::provider::{
+    ProvideCredentials, SharedCredentialsProvider, error::CredentialsError as Missing,
+};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -67,7 +69,7 @@ impl Chain {
     /// # Errors
     /// As [`Chain::get`].
     pub async fn other_than(&self, refused: &Credentials) -> Result<Credentials, CredentialsError> {
-        self.look_up(|known| known != refused).await
+        self.look_up(|known| !are_same(known, refused)).await
     }
 
     async fn look_up(&self, is_good: impl Fn(&Credentials) -> bool) -> Result<Credentials, CredentialsError> {
@@ -75,7 +77,7 @@ impl Chain {
         self.found
             .get(is_good, || async move {
                 let asked = async {
-                    let provider = provider.get_or_init(|| standard(region)).await;
+                    let provider = provider.get_or_try_init(|| standard(region)).await?;
                     provider.provide_credentials().await.map_err(CredentialsError::new)
                 };
                 let mut found =
@@ -87,30 +89,24 @@ impl Chain {
     }
 }
 
+/// Whether they are the same keys: they may have been found at different times.
+#[must_use]
+pub fn are_same(one: &Credentials, other: &Credentials) -> bool {
+    one.access_key_id() == other.access_key_id()
+        && one.secret_access_key() == other.secret_access_key()
+        && one.session_token() == other.session_token()
+}
+
 /// The chain, with ring for its TLS: named, because the SDK's default would be another library.
-async fn standard(region: String) -> SharedCredentialsProvider {
+async fn standard(region: String) -> Result<SharedCredentialsProvider, CredentialsError> {
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let config = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region))
         .http_client(http)
         .load()
         .await;
-    let provider = config.credentials_provider();
-    // The loader always names one; without, nobody is somebody.
-    provider.unwrap_or_else(|| SharedCredentialsProvider::new(Nobody))
-}
-
-#[derive(Debug)]
-struct Nobody;
-
-impl ProvideCredentials for Nobody {
-    fn provide_credentials<'a>(&'a self) -> aws_credential_types::provider::future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        let error = aws_credential_types::provider::error::CredentialsError::not_loaded_no_source();
-        aws_credential_types::provider::future::ProvideCredentials::ready(Err(error))
-    }
+    let none = || CredentialsError::new(Missing::not_loaded_no_source());
+    config.credentials_provider().ok_or_else(none)
 }
 
 /// Why there are no credentials; its sources say more, for the log.

@@ -10,7 +10,8 @@ pub mod signature;
 
 /// The host of a regional service, in whichever partition the region is.
 ///
-/// The suffixes are those of the SDKs' `partitions.json`; partitions are told by the region's prefix there too.
+/// The suffixes are those of the SDKs' `partitions.json`; partitions are told by the region's prefix there too. The golden
+/// tokens in `tests/data/eks-tokens.json` name one of each.
 #[must_use]
 pub fn host(service: &str, region: &str) -> String {
     let suffix = match region.split_once('-').unwrap_or_default() {
@@ -24,26 +25,4 @@ pub fn host(service: &str, region: &str) -> String {
         _ => "amazonaws.com",
     };
     format!("{service}.{region}.{suffix}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_partition_has_a_domain_of_its_own() {
-        for (region, expected) in [
-            ("us-east-1", "sts.us-east-1.amazonaws.com"),
-            ("ap-southeast-7", "sts.ap-southeast-7.amazonaws.com"),
-            ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
-            ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
-            ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
-            ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
-            ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
-            ("us-isof-south-1", "sts.us-isof-south-1.csp.hci.ic.gov"),
-            ("eu-isoe-west-1", "sts.eu-isoe-west-1.cloud.adc-e.uk"),
-        ] {
-            assert_eq!(host("sts", region), expected);
-        }
-    }
 }

@@ -135,6 +135,14 @@ pub fn numbers<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[f64; N]
     if errors.is_empty() { Ok(values) } else { Err(Problem::invalid(errors)) }
 }
 
+/// Any JSON.
+///
+/// # Errors
+/// 400 when the text is none.
+pub fn value(body: &[u8]) -> Result<serde_json::Value, Problem> {
+    serde_json::from_slice(body).map_err(malformed)
+}
+
 fn malformed(error: impl std::fmt::Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid JSON: {error}"))
 }

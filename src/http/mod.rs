@@ -9,6 +9,7 @@ pub mod edge;
 pub mod health;
 pub mod home;
 pub mod host;
+pub mod idempotency;
 pub mod json;
 pub mod path;
 pub mod scheme;

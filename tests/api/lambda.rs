@@ -14,6 +14,7 @@ use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
 use math_service::{
     app::App,
+    auth::access::Guarded,
     config::Config,
     http::Routes,
     lifecycle::Lifecycle,
@@ -57,7 +58,11 @@ async fn answer(event: Value) -> Value {
 /// What a handler of the test's own answers.
 async fn answer_from(routes: Routes, event: Value) -> Value {
     let metrics = Metrics::new(None, false).unwrap();
-    answer_of(App::around(routes, &config(&[]), Lifecycle::default(), metrics).unwrap(), event).await
+    answer_of(
+        App::around(routes, Guarded::default(), &config(&[]), Lifecycle::default(), metrics).unwrap(),
+        event,
+    )
+    .await
 }
 
 /// The cookie of a new session, in answer to an event for `GET /fibonacci`.
@@ -354,7 +359,14 @@ async fn metrics_are_labelled_with_the_matched_route_not_with_the_uri() {
     let metrics = Metrics::new(None, false).unwrap();
     let routes = vec![("/things/{id}", any(async || "thing"))];
     for front in FRONTS {
-        let app = App::around(routes.clone(), &config(&[]), Lifecycle::default(), metrics.clone()).unwrap();
+        let app = App::around(
+            routes.clone(),
+            Guarded::default(),
+            &config(&[]),
+            Lifecycle::default(),
+            metrics.clone(),
+        )
+        .unwrap();
         let mut event = event(front);
         set_path(&mut event, &format!("/things/{front}"));
         answer_of(app, event).await;

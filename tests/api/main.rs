@@ -1,6 +1,8 @@
 //! The service from the outside: its binaries as processes, its front doors over sockets.
 //!
+//! - `access`: who may call what, how often, and the line that each change leaves.
 //! - `auth`: sign-in against an issuer that does what it is told.
+//! - `cluster`: the way to the EKS cluster, against one that does what it is told.
 //! - `cli`: what the binaries do with arguments and settings.
 //! - `service`: every route's contract, over TCP.
 //! - `container`: slow clients, floods, both HTTP versions, panics.
@@ -18,8 +20,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "figures that a run reports")]
 
+mod access;
 mod auth;
 mod cli;
+mod cluster;
 mod container;
 mod contract;
 mod databases;

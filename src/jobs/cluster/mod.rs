@@ -37,7 +37,7 @@ pub use self::{
 use crate::{
     auth::Clock,
     aws::{
-        credentials::{Chain, Credentials},
+        credentials::{Chain, Credentials, are_same},
         lookup::Lookup,
     },
 };
@@ -238,6 +238,6 @@ impl Minted {
     fn is_good(&self, credentials: &Credentials, now: SystemTime) -> bool {
         // A clock that was set back tells nothing, so the token counts as old.
         let is_young = now.duration_since(self.at).is_ok_and(|age| age < token::LASTS - token::AHEAD);
-        is_young && self.credentials == *credentials
+        is_young && are_same(&self.credentials, credentials)
     }
 }

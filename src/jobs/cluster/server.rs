@@ -133,14 +133,10 @@ fn failure(error: hyper_util::client::legacy::Error) -> ClusterError {
 }
 
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // What an I/O error carries is not among its own sources.
-        let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || carried.is_some_and(|carried| carried.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>() {
+        // What an I/O error carries is not among its sources.
+        Some(error) => error.get_ref().map(|carried| carried as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+    .any(|error| error.is::<rustls::Error>())
 }

@@ -50,3 +50,36 @@ pub fn mint(
         .fold(url, |url, (name, value)| format!("{url}&{name}={}", utf8_percent_encode(value, RESERVED)));
     Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(url)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// What `aws eks get-token` answered; `tests/tokens.py` made them.
+    #[derive(Deserialize)]
+    struct Vector {
+        cluster: String,
+        region: String,
+        now: String,
+        access_key_id: String,
+        secret_access_key: String,
+        session_token: Option<String>,
+        token: String,
+    }
+
+    #[test]
+    fn tokens_are_those_of_aws_eks_get_token_to_the_byte() {
+        let vectors = include_str!("../../../tests/data/eks-tokens.json");
+        let vectors: Vec<Vector> = serde_json::from_str(vectors).unwrap();
+        let with_session = vectors.iter().filter(|vector| vector.session_token.is_some()).count();
+        assert!(with_session > 3 && vectors.len() - with_session > 3);
+        for Vector { cluster, region, now, access_key_id, secret_access_key, session_token, token } in vectors
+        {
+            let credentials = Credentials::new(access_key_id, secret_access_key, session_token, None, "test");
+            let now = humantime::parse_rfc3339(&now).unwrap();
+            assert_eq!(mint(&cluster, &region, &credentials, now).unwrap(), token, "{cluster} in {region}");
+        }
+    }
+}
