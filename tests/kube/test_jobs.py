@@ -284,7 +284,7 @@ def test_fifty_creates_with_one_key_on_two_replicas_make_one_job(service, cluste
         replicas = itertools.cycle([service, other])
 
         def ask(replica):
-            return replica.call("POST", replica.jobs(namespace), {"image": IMAGE}, idempotency_key="the same")
+            return replica.call("POST", replica.jobs(namespace), {"image": IMAGE}, idempotency_key="the-same")
 
         with concurrent.futures.ThreadPoolExecutor(50) as pool:
             answers = list(pool.map(ask, itertools.islice(replicas, 50)))

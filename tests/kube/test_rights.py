@@ -79,6 +79,7 @@ def test_a_right_that_is_missing_is_named_and_so_none_is_granted_for_nothing(ser
     for rule in role["rules"]:
         if resource in rule["resources"]:
             rule["verbs"] = [each for each in rule["verbs"] if each != verb]
+    role["rules"] = [rule for rule in role["rules"] if rule["verbs"]]
     # What the tour makes may be left over, since it may lack the right to delete.
     cluster.api.apply(role)
     try:
