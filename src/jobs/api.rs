@@ -141,7 +141,11 @@ pub(super) async fn send(client: &Client, call: &Call<'_>, deadline: Duration) -
     let repeatedly = async {
         match attempt(client, call).await {
             Err(failure) if call.may_repeat(&failure) => {
-                tracing::info!(verb = call.verb.name(), resource = call.resource.name(), "Sent a call to the cluster again");
+                tracing::info!(
+                    verb = call.verb.name(),
+                    resource = call.resource.name(),
+                    "Sent a call to the cluster again"
+                );
                 tokio::time::sleep(PAUSE).await;
                 attempt(client, call).await
             }
@@ -179,12 +183,21 @@ mod tests {
     #[test]
     fn calls_have_kubernetes_paths() {
         for (call, path) in [
-            (Call::new(Verb::List, Resource::Namespaces).with("limit", Some(5)), "/api/v1/namespaces?limit=5"),
+            (
+                Call::new(Verb::List, Resource::Namespaces).with("limit", Some(5)),
+                "/api/v1/namespaces?limit=5",
+            ),
             (Call::new(Verb::Get, Resource::Namespaces).named("n"), "/api/v1/namespaces/n"),
             (Call::new(Verb::Create, Resource::Jobs).within("n"), "/apis/batch/v1/namespaces/n/jobs"),
-            (Call::new(Verb::Delete, Resource::Jobs).within("n").named("j"), "/apis/batch/v1/namespaces/n/jobs/j"),
             (
-                Call::new(Verb::List, Resource::Pods).within("n").with("labelSelector", Some("a in (b, c)")).with("limit", None::<u8>),
+                Call::new(Verb::Delete, Resource::Jobs).within("n").named("j"),
+                "/apis/batch/v1/namespaces/n/jobs/j",
+            ),
+            (
+                Call::new(Verb::List, Resource::Pods)
+                    .within("n")
+                    .with("labelSelector", Some("a in (b, c)"))
+                    .with("limit", None::<u8>),
                 "/api/v1/namespaces/n/pods?labelSelector=a+in+%28b%2C+c%29",
             ),
         ] {

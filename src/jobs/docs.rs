@@ -31,9 +31,9 @@ struct Tokens;
 
 impl Modify for Tokens {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
-            "A token of `AUTH_TOKENS_FILE` or of `OIDC_ISSUER` that has the scope",
-        ));
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token of `AUTH_TOKENS_FILE` or of `OIDC_ISSUER` that has the scope"));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));
     }
@@ -43,12 +43,18 @@ impl Modify for Tokens {
 const ALWAYS: [(&str, &str); 9] = [
     ("400", "A malformed Host header"),
     ("401", "No token, or one that is not accepted"),
-    ("403", "The token lacks the scope, JOBS_NAMESPACES does not open the namespace, nobody can sign in, EKS_CLUSTER_NAME is not set, or this service's role in the cluster lacks a permission"),
+    (
+        "403",
+        "The token lacks the scope, JOBS_NAMESPACES does not open the namespace, nobody can sign in, EKS_CLUSTER_NAME is not set, or this service's role in the cluster lacks a permission",
+    ),
     ("404", "There is no such thing"),
     ("422", "Something that is named is not acceptable; each field is named"),
     ("429", "The caller's rate limit, or the cluster is too busy; `Retry-After` says when to come back"),
     ("502", "The cluster cannot be reached, or not trusted, or does not know this service"),
-    ("503", "Too many requests at once, the issuer's keys cannot be had, the audit line cannot be written, or shutting down"),
+    (
+        "503",
+        "Too many requests at once, the issuer's keys cannot be had, the audit line cannot be written, or shutting down",
+    ),
     ("504", "The cluster did not answer in time"),
 ];
 

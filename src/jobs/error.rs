@@ -72,7 +72,11 @@ impl Failure {
             Self::Refused(refusal) => refusal.problem(call, draft),
             Self::Cluster(error) => unanswered(call, &error),
             Self::TimedOut => {
-                tracing::warn!(verb = call.verb.name(), resource = call.resource.name(), "The cluster did not answer in time");
+                tracing::warn!(
+                    verb = call.verb.name(),
+                    resource = call.resource.name(),
+                    "The cluster did not answer in time"
+                );
                 timed_out(call)
             }
             Self::Transport(error) => {
@@ -90,10 +94,17 @@ impl Failure {
 /// There was no answer, and why.
 fn unanswered(call: &Call<'_>, error: &ClusterError) -> Problem {
     let reason = log::chain(error);
-    tracing::warn!(error = reason, verb = call.verb.name(), resource = call.resource.name(), "The cluster gave no answer");
+    tracing::warn!(
+        error = reason,
+        verb = call.verb.name(),
+        resource = call.resource.name(),
+        "The cluster gave no answer"
+    );
     match error {
         ClusterError::TimedOut { .. } => timed_out(call),
-        ClusterError::Credentials(_) => bad_gateway("this service has no AWS credentials to ask the cluster with", call),
+        ClusterError::Credentials(_) => {
+            bad_gateway("this service has no AWS credentials to ask the cluster with", call)
+        }
         ClusterError::Forbidden { permission, .. } => {
             bad_gateway(format!("this service lacks the AWS permission {permission}"), call)
         }
@@ -135,10 +146,13 @@ impl Refusal {
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 let detail = "the cluster is too busy";
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(self.retry_after.unwrap_or(RETRY_AFTER))
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
+                    .retry_after(self.retry_after.unwrap_or(RETRY_AFTER))
             }
             StatusCode::UNAUTHORIZED => {
-                tracing::error!("The cluster does not accept this service's token: is there an access entry for its role?");
+                tracing::error!(
+                    "The cluster does not accept this service's token: is there an access entry for its role?"
+                );
                 bad_gateway("the cluster does not know this service", call)
             }
             StatusCode::GATEWAY_TIMEOUT => {
@@ -185,7 +199,9 @@ impl Refusal {
     fn unreadable(&self, call: &Call<'_>) -> FieldError {
         let message = clipped(&self.status.message);
         match call.verb {
-            Verb::List if message.contains("continue") => FieldError::field("continue", "is none that the cluster gave"),
+            Verb::List if message.contains("continue") => {
+                FieldError::field("continue", "is none that the cluster gave")
+            }
             Verb::List => FieldError::field("label_selector", format!("is not accepted: {message}")),
             _ => FieldError::body(format!("is not accepted: {message}")),
         }
@@ -213,7 +229,9 @@ impl Refusal {
         match (call.namespace, call.name) {
             // What cannot be created is not what is missing.
             (Some(namespace), None) => format!("there is no namespace {namespace}"),
-            (Some(namespace), Some(_)) if kind == "namespaces" => format!("there is no namespace {namespace}"),
+            (Some(namespace), Some(_)) if kind == "namespaces" => {
+                format!("there is no namespace {namespace}")
+            }
             (Some(namespace), Some(name)) => format!("there is no Job {name} in the namespace {namespace}"),
             (None, Some(name)) => format!("there is no namespace {name}"),
             (None, None) => "the cluster knows nothing there".to_owned(),
@@ -229,7 +247,9 @@ fn missing_permission(call: &Call<'_>) -> String {
         Some(namespace) => format!(" in the namespace {namespace}"),
         None => " in the cluster".to_owned(),
     };
-    format!("this service may not {verb} {resource}{group}{place}: its role in the cluster lacks the permission")
+    format!(
+        "this service may not {verb} {resource}{group}{place}: its role in the cluster lacks the permission"
+    )
 }
 
 fn conflict(refusal: &Refusal, call: &Call<'_>) -> String {
@@ -237,7 +257,12 @@ fn conflict(refusal: &Refusal, call: &Call<'_>) -> String {
         return "it was changed or replaced meanwhile: look before you ask again".to_owned();
     }
     let is_ending = refusal.status.message.contains("object is being deleted");
-    if is_ending { "the one of this name is still being deleted" } else { "there is one of this name already" }.to_owned()
+    if is_ending {
+        "the one of this name is still being deleted"
+    } else {
+        "there is one of this name already"
+    }
+    .to_owned()
 }
 
 /// Bounded and of one line.

@@ -125,7 +125,8 @@ mod tests {
         let reordered: Value = serde_json::from_str(r#"{ "y":2, "x":1 }"#).unwrap();
         assert_eq!(marks("a", "jobs/n", "k", reordered).compare(&object), Verdict::Same);
         assert_eq!(marks("a", "jobs/n", "k", json!({"x": 2})).compare(&object), Verdict::OtherBody);
-        for other in [("b", "jobs/n", "k"), ("a", "jobs/m", "k"), ("a", "jobs/n", "l"), ("aj", "obs/n", "k")] {
+        for other in [("b", "jobs/n", "k"), ("a", "jobs/m", "k"), ("a", "jobs/n", "l"), ("aj", "obs/n", "k")]
+        {
             let other = marks(other.0, other.1, other.2, json!({"x": 1, "y": 2}));
             assert_eq!(other.compare(&object), Verdict::Other);
             assert_ne!(other.suffix(), first.suffix());

@@ -205,7 +205,9 @@ impl Jobs {
 /// The selector of a Job's own pods, as Kubernetes made it: others may carry its name.
 fn pods_of(job: &Value) -> Option<String> {
     let labels = Pointer::root(job).at("spec").at("selector").at("matchLabels");
-    let terms: Vec<_> =
-        labels.members().filter_map(|(label, value)| Some(format!("{label}={}", value.value()?.as_str()?))).collect();
+    let terms: Vec<_> = labels
+        .members()
+        .filter_map(|(label, value)| Some(format!("{label}={}", value.value()?.as_str()?)))
+        .collect();
     (!terms.is_empty()).then(|| terms.join(","))
 }

@@ -171,8 +171,11 @@ impl Draft {
                 let pointer = self.pointer(&error.pointer);
                 // A field that the caller did not write has to be named some way.
                 let unnamed = pointer.is_empty() && !error.pointer.is_empty();
-                let detail =
-                    if unnamed { format!("makes a Job whose {} {}", error.pointer, error.detail) } else { error.detail };
+                let detail = if unnamed {
+                    format!("makes a Job whose {} {}", error.pointer, error.detail)
+                } else {
+                    error.detail
+                };
                 FieldError { pointer, detail }
             })
             .collect()
@@ -182,7 +185,8 @@ impl Draft {
     #[must_use]
     pub fn name(&self) -> Name {
         let metadata = Pointer::root(&self.job).at("metadata");
-        let text = |field: &str| metadata.at(field).value().and_then(Value::as_str).filter(|text| !text.is_empty());
+        let text =
+            |field: &str| metadata.at(field).value().and_then(Value::as_str).filter(|text| !text.is_empty());
         match (text("name"), text("generateName")) {
             (Some(name), _) => Name::Given(name.to_owned()),
             (None, prefix) => {
@@ -241,14 +245,21 @@ fn identity(job: &Value, namespace: &str, errors: &mut Vec<FieldError>) {
     let metadata = job.at("metadata");
     let here = format!("must be the namespace of the request, {namespace}");
     must(metadata.at("namespace"), &|name| name == namespace, here);
-    must(metadata.at("name"), &|name| name.is_empty() || names::is_job_name(name), names::JOB_NAME_RULE.to_owned());
+    must(
+        metadata.at("name"),
+        &|name| name.is_empty() || names::is_job_name(name),
+        names::JOB_NAME_RULE.to_owned(),
+    );
     let is_prefix = |prefix: &str| prefix.is_empty() || names::is_job_name(&format!("{prefix}x"));
     must(metadata.at("generateName"), &is_prefix, format!("{}, up to its end", names::JOB_NAME_RULE));
     let (label, ours) = MANAGED_BY;
     must(metadata.at("labels").at(label), &|value| value == ours, "is for this service to set".to_owned());
     for part in ["labels", "annotations"] {
         if metadata.at(part).value().is_some_and(|part| !part.is_object()) {
-            errors.push(FieldError { pointer: metadata.at(part).path(), detail: "must be an object".to_owned() });
+            errors.push(FieldError {
+                pointer: metadata.at(part).path(),
+                detail: "must be an object".to_owned(),
+            });
         }
     }
 }
@@ -271,7 +282,8 @@ fn complete(job: &mut Value, namespace: &str, errors: &mut Vec<FieldError>) {
     fill.value(job, &SECURITY, "runAsNonRoot", true);
     fill.value(job, &SECURITY, "seccompProfile", json!({"type": "RuntimeDefault"}));
     for list in ["containers", "initContainers"] {
-        let containers = job.pointer_mut(policy::POD).and_then(|pod| pod.get_mut(list)).and_then(Value::as_array_mut);
+        let containers =
+            job.pointer_mut(policy::POD).and_then(|pod| pod.get_mut(list)).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten().filter(|container| container.is_object()) {
             fill.value(container, &["securityContext"], "allowPrivilegeEscalation", false);
             fill.value(container, &["securityContext", "capabilities"], "drop", json!(["ALL"]));
@@ -321,7 +333,8 @@ fn short_form(members: &Map<String, Value>) -> Result<ShortForm, Vec<FieldError>
     let mut fields = Fields { members, known: Vec::new(), errors: Vec::new() };
     let strings = "must be an array of strings";
     let pairs = "must be an object whose values are strings";
-    let (count, whole) = ("must be a whole number from 1 to 2147483647", "must be a whole number from 0 to 2147483647");
+    let (count, whole) =
+        ("must be a whole number from 1 to 2147483647", "must be a whole number from 0 to 2147483647");
     let form = ShortForm {
         image: fields.read("image", "must be a string").unwrap_or_default(),
         name: fields.read("name", "must be a string"),
@@ -453,7 +466,8 @@ fn in_short_form(pointer: &str) -> String {
         let rest = pointer.strip_prefix(in_job)?;
         // The environment is a list there and an object here.
         let is_list = *in_form == "/env";
-        (rest.is_empty() || rest.starts_with('/')).then(|| if is_list { (*in_form).to_owned() } else { format!("{in_form}{rest}") })
+        (rest.is_empty() || rest.starts_with('/'))
+            .then(|| if is_list { (*in_form).to_owned() } else { format!("{in_form}{rest}") })
     });
     origin.unwrap_or_default()
 }

@@ -139,9 +139,8 @@ pub fn operations() -> Vec<Operation> {
 #[must_use]
 pub fn routes(jobs: Jobs, access: &Access) -> Guarded {
     let jobs = Arc::new(jobs);
-    let with_jobs = |operation: Operation| {
-        (operation.path, operation.scope, operation.answer.with_state(jobs.clone()))
-    };
+    let with_jobs =
+        |operation: Operation| (operation.path, operation.scope, operation.answer.with_state(jobs.clone()));
     access.guard(operations().into_iter().map(with_jobs))
 }
 

@@ -75,7 +75,10 @@ fn namespace_pattern(item: &str) -> Result<Pattern, String> {
     // What a name may begin with is a name, once something follows it.
     let is_name = prefix.map_or_else(|| is_label(item), |prefix| is_label(&format!("{prefix}x")));
     if !is_name {
-        return Err("names of namespaces, comma-separated, each with an optional * at its end, such as jobs-*,batch".to_owned());
+        return Err(
+            "names of namespaces, comma-separated, each with an optional * at its end, such as jobs-*,batch"
+                .to_owned(),
+        );
     }
     if item.starts_with(RESERVED) {
         return Err("no kube-* namespaces: those are Kubernetes' own".to_owned());
@@ -143,7 +146,8 @@ fn image_pattern(item: &str) -> Option<ImagePattern> {
 /// `docker.io/library/busybox`. `None` for what they would refuse, or might read in another way.
 /// (The grammar of references: `distribution/reference`.)
 fn repository(image: &str) -> Option<String> {
-    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+    let (named, digest) =
+        image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
     let last_slash = named.rfind('/').map_or(0, |slash| slash + 1);
     let (name, tag) = match named[last_slash..].split_once(':') {
         Some((last, tag)) => (&named[..last_slash + last.len()], Some(tag)),
@@ -171,7 +175,8 @@ fn is_host_like(first: &str) -> bool {
 
 fn is_host(host: &str) -> bool {
     let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
-    let is_port = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port =
+        |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
     name.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
@@ -179,7 +184,8 @@ fn is_host(host: &str) -> bool {
 fn is_path_component(component: &str) -> bool {
     let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let mut separators = component.split(|c: char| c.is_ascii() && is_alphanumeric(c as u8));
-    let is_separator = |text: &str| matches!(text, "" | "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
+    let is_separator =
+        |text: &str| matches!(text, "" | "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
     component.bytes().next().is_some_and(is_alphanumeric)
         && component.bytes().next_back().is_some_and(is_alphanumeric)
         && separators.all(is_separator)
@@ -279,13 +285,41 @@ mod tests {
             assert_eq!(repository(image).as_deref(), Some(expected), "{image}");
         }
         for bad in [
-            "", " busybox", "busybox ", "Busybox", "a/B", "a//b", "/a", "a/", "a:", "a:b:c", "a@b", "a:@", "a@sha256:00", "a/../b",
-            "a/./b", "https://a/b", "user@host/a", "a\nb", "ghcr.io", "ghcr.io:/a", "ghcr.io:x/a", "a:tag/b", "a:-x", "-a", "a___b", "a\u{430}",
+            "",
+            " busybox",
+            "busybox ",
+            "Busybox",
+            "a/B",
+            "a//b",
+            "/a",
+            "a/",
+            "a:",
+            "a:b:c",
+            "a@b",
+            "a:@",
+            "a@sha256:00",
+            "a/../b",
+            "a/./b",
+            "https://a/b",
+            "user@host/a",
+            "a\nb",
+            "ghcr.io",
+            "ghcr.io:/a",
+            "ghcr.io:x/a",
+            "a:tag/b",
+            "a:-x",
+            "-a",
+            "a___b",
+            "a\u{430}",
         ] {
             let read = repository(bad);
             assert!(read.is_none() || bad == "ghcr.io", "{bad:?} is read as {read:?}");
         }
-        assert_eq!(repository("ghcr.io").as_deref(), Some("docker.io/library/ghcr.io"), "Docker reads it so too");
+        assert_eq!(
+            repository("ghcr.io").as_deref(),
+            Some("docker.io/library/ghcr.io"),
+            "Docker reads it so too"
+        );
     }
 
     #[test]

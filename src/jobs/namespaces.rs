@@ -280,7 +280,8 @@ fn read(body: &Value) -> Result<NewNamespace, Vec<FieldError>> {
 
 fn manifest(wanted: &NewNamespace) -> Value {
     let mut labels = wanted.labels.clone().unwrap_or_default();
-    let level = ["enforce", "warn", "audit"].map(|mode| (format!("{POD_SECURITY}{mode}"), "restricted".to_owned()));
+    let level =
+        ["enforce", "warn", "audit"].map(|mode| (format!("{POD_SECURITY}{mode}"), "restricted".to_owned()));
     labels.extend(level);
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": wanted.name, "labels": labels}})

@@ -33,7 +33,11 @@ impl<'a> Pointer<'a> {
     /// The members of the object that is here, without those that are null.
     pub fn members(&self) -> impl Iterator<Item = (&'a str, Self)> {
         let members = self.value.and_then(Value::as_object);
-        members.into_iter().flatten().map(|(name, _)| (name.as_str(), self.at(name))).filter(|(_, member)| member.value.is_some())
+        members
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| (name.as_str(), self.at(name)))
+            .filter(|(_, member)| member.value.is_some())
     }
 
     /// What is here; Kubernetes takes null for absent, and so does this.

@@ -7,10 +7,7 @@
 
 use serde_json::Value;
 
-use super::{
-    names::Images,
-    pointer::Pointer,
-};
+use super::{names::Images, pointer::Pointer};
 use crate::problem::FieldError;
 
 /// Where a Job's pods are described.
@@ -73,7 +70,10 @@ impl Inspection<'_> {
 
     fn job(&mut self, job: Pointer<'_>) {
         let spec = job.at("spec");
-        self.must_be_off(&spec.at("manualSelector"), "is not allowed: the Job could take over the pods of others");
+        self.must_be_off(
+            &spec.at("manualSelector"),
+            "is not allowed: the Job could take over the pods of others",
+        );
         for part in ["labels", "annotations"] {
             self.metadata(&job.at("metadata").at(part));
             self.metadata(&spec.at("template").at("metadata").at(part));
@@ -95,7 +95,10 @@ impl Inspection<'_> {
 
     fn pod(&mut self, pod: &Pointer<'_>) {
         for namespace in ["hostNetwork", "hostPID", "hostIPC"] {
-            self.must_be_off(&pod.at(namespace), "is not allowed: a Job has no business in the node's namespaces");
+            self.must_be_off(
+                &pod.at(namespace),
+                "is not allowed: a Job has no business in the node's namespaces",
+            );
         }
         self.must_be_absent(&pod.at("nodeName"), "is not allowed: the scheduler chooses the node");
         for priority in ["priorityClassName", "priority"] {
@@ -114,7 +117,10 @@ impl Inspection<'_> {
         if pod.at("automountServiceAccountToken").value().is_none() {
             self.refuse(&pod.at("automountServiceAccountToken"), "must be false");
         }
-        self.must_be_absent(&pod.at("ephemeralContainers"), "is not allowed: those are for debugging running pods");
+        self.must_be_absent(
+            &pod.at("ephemeralContainers"),
+            "is not allowed: those are for debugging running pods",
+        );
         self.tolerations(&pod.at("tolerations"));
         self.volumes(&pod.at("volumes"));
         self.pod_security(&pod.at("securityContext"));
@@ -309,7 +315,10 @@ mod tests {
         for good in ["1", "500m", "0.5", ".5", "1.", "256Mi", "1e3", "2E", "1E-3", "+1", "100n"] {
             assert!(is_positive_amount(good), "{good}");
         }
-        for bad in ["", "0", "0.0", "0Mi", "-1", "m", ".", "1.2.3", "1 Gi", "1gi", "1e", "1e+", "Inf", "NaN", "0e9", "1mm"] {
+        for bad in [
+            "", "0", "0.0", "0Mi", "-1", "m", ".", "1.2.3", "1 Gi", "1gi", "1e", "1e+", "Inf", "NaN", "0e9",
+            "1mm",
+        ] {
             assert!(!is_positive_amount(bad), "{bad}");
         }
     }

@@ -59,7 +59,9 @@ impl<'a> Query<'a> {
     pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
         let mut given = self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| &**value);
         match (given.next(), given.next()) {
-            (_, Some(_)) => Err(Problem::invalid(vec![FieldError::field(name, "must be given once at most")])),
+            (_, Some(_)) => {
+                Err(Problem::invalid(vec![FieldError::field(name, "must be given once at most")]))
+            }
             (value, None) => Ok(value),
         }
     }
@@ -117,8 +119,10 @@ pub(super) fn check_match(headers: &HeaderMap, uid: &str) -> Result<(), Problem>
     if given.peek().is_none() {
         return Ok(());
     }
-    let mut tags = given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
-    if tags.any(|tag| tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(uid)) {
+    let mut tags =
+        given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    if tags.any(|tag| tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(uid))
+    {
         return Ok(());
     }
     let detail = "the one of this name is another than If-Match names";
@@ -139,7 +143,8 @@ mod tests {
     #[test]
     fn if_match_names_the_object() {
         let check = |values: &[&str]| {
-            let headers = values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_str(value).unwrap()));
+            let headers =
+                values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_str(value).unwrap()));
             check_match(&headers.collect(), "u-1").map_err(|problem| problem.status().as_u16())
         };
         for good in [&[][..], &["*"], &["\"u-1\""], &["\"a\", \"u-1\""], &["\"a\"", "\"u-1\""]] {

@@ -113,8 +113,10 @@ pub struct Pod {
 pub fn of(job: &Value, pods: Option<&[Value]>) -> JobStatus {
     let job = Pointer::root(job);
     let (metadata, spec, status) = (job.at("metadata"), job.at("spec"), job.at("status"));
-    let conditions: Vec<_> = items(&status.at("conditions")).map(|condition| of_condition(&condition)).collect();
-    let pods: Option<Vec<Pod>> = pods.map(|pods| pods.iter().map(|pod| of_pod(&Pointer::root(pod))).collect());
+    let conditions: Vec<_> =
+        items(&status.at("conditions")).map(|condition| of_condition(&condition)).collect();
+    let pods: Option<Vec<Pod>> =
+        pods.map(|pods| pods.iter().map(|pod| of_pod(&Pointer::root(pod))).collect());
     let counts = ["active", "ready", "succeeded", "failed"].map(|name| number(&status, name).unwrap_or(0));
     let [active, ready, succeeded, failed] = counts;
     let is_suspended = spec.at("suspend").value() == Some(&Value::Bool(true));
@@ -204,7 +206,8 @@ fn holds(conditions: &[Condition], kind: &str) -> bool {
 
 /// The word and the words for a Job that is not simply on its way.
 fn why(phase: Phase, conditions: &[Condition], pods: Option<&[Pod]>) -> (Option<String>, Option<String>) {
-    let of_pod = || pods.into_iter().flatten().find_map(|pod| Some((pod.reason.clone()?, pod.message.clone())));
+    let of_pod =
+        || pods.into_iter().flatten().find_map(|pod| Some((pod.reason.clone()?, pod.message.clone())));
     match phase {
         Phase::Succeeded => (None, None),
         Phase::Suspended => (Some("Suspended".to_owned()), Some("it waits until it is resumed".to_owned())),
@@ -214,7 +217,9 @@ fn why(phase: Phase, conditions: &[Condition], pods: Option<&[Pod]>) -> (Option<
             let message = failed.and_then(|condition| condition.message.clone());
             // That pods failed too often says nothing of what they died of.
             if let (Some("BackoffLimitExceeded"), Some((of_pod, message))) = (reason.as_deref(), of_pod()) {
-                let explanation = message.map(|message| format!("pods failed more often than the backoff limit allows: {message}"));
+                let explanation = message.map(|message| {
+                    format!("pods failed more often than the backoff limit allows: {message}")
+                });
                 return (Some(of_pod), explanation);
             }
             let words = reason.as_deref().and_then(in_words).map(str::to_owned);
@@ -259,7 +264,8 @@ fn of_container(container: &Pointer<'_>) -> Option<(String, String)> {
             return None;
         }
         // A container that is started over and over says only that; what ends it stands beside.
-        let last = (reason == "CrashLoopBackOff").then(|| terminated(&container.at("lastState"), &name)).flatten();
+        let last =
+            (reason == "CrashLoopBackOff").then(|| terminated(&container.at("lastState"), &name)).flatten();
         let message = explained(&reason, text(&state.at("waiting"), "message"));
         return Some(last.unwrap_or((reason, format!("container {name}: {message}"))));
     }
@@ -280,7 +286,8 @@ fn terminated(state: &Pointer<'_>, name: &str) -> Option<(String, String)> {
 
 fn unschedulable(status: &Pointer<'_>) -> Option<(String, String)> {
     let conditions = items(&status.at("conditions")).map(|condition| of_condition(&condition));
-    let mut scheduled = conditions.filter(|condition| condition.kind == "PodScheduled" && condition.status == "False");
+    let mut scheduled =
+        conditions.filter(|condition| condition.kind == "PodScheduled" && condition.status == "False");
     let condition = scheduled.next()?;
     let reason = condition.reason.unwrap_or_else(|| "Unschedulable".to_owned());
     let message = explained(&reason, condition.message);
@@ -300,10 +307,16 @@ fn explained(reason: &str, message: Option<String>) -> String {
 
 fn in_words(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "ImagePullBackOff" | "ErrImagePull" => "the image cannot be pulled: it does not exist, or the node may not read it",
+        "ImagePullBackOff" | "ErrImagePull" => {
+            "the image cannot be pulled: it does not exist, or the node may not read it"
+        }
         "InvalidImageName" => "the image's name is malformed",
-        "CreateContainerConfigError" => "the container cannot be configured: its image runs as root, or it names a Secret or a ConfigMap that is not there",
-        "CreateContainerError" | "RunContainerError" | "StartError" | "ContainerCannotRun" => "the container cannot be started: its command may not exist",
+        "CreateContainerConfigError" => {
+            "the container cannot be configured: its image runs as root, or it names a Secret or a ConfigMap that is not there"
+        }
+        "CreateContainerError" | "RunContainerError" | "StartError" | "ContainerCannotRun" => {
+            "the container cannot be started: its command may not exist"
+        }
         "CrashLoopBackOff" => "the container ends right after each start",
         "OOMKilled" => "it used more memory than its limit",
         "DeadlineExceeded" => "it ran longer than its deadline",
@@ -357,7 +370,11 @@ mod tests {
         assert_eq!(phase(json!({"active": 1, "failed": 1})), Phase::Running, "it is tried again");
         assert_eq!(phase(condition("Complete", "")), Phase::Succeeded);
         assert_eq!(phase(condition("Failed", "DeadlineExceeded")), Phase::Failed);
-        assert_eq!(phase(condition("FailureTarget", "x")), Phase::Pending, "not failed before its pods have ended");
+        assert_eq!(
+            phase(condition("FailureTarget", "x")),
+            Phase::Pending,
+            "not failed before its pods have ended"
+        );
         assert_eq!(phase(condition("Suspended", "")), Phase::Suspended);
         assert_eq!(of(&job(json!({"suspend": true}), json!({})), None).status, Phase::Suspended);
         let mut no_longer = condition("Suspended", "");
@@ -380,11 +397,20 @@ mod tests {
         assert_eq!(said(active(), &[waiting("ContainerCreating")]), (String::new(), String::new()));
         let (reason, words) = said(condition("Failed", "BackoffLimitExceeded"), &[killed("OOMKilled", 137)]);
         assert_eq!(reason, "OOMKilled");
-        assert!(words.contains("backoff limit") && words.contains("memory") && words.contains("137"), "{words}");
+        assert!(
+            words.contains("backoff limit") && words.contains("memory") && words.contains("137"),
+            "{words}"
+        );
         assert_eq!(said(condition("Failed", "BackoffLimitExceeded"), &[]).0, "BackoffLimitExceeded");
         let (reason, words) = said(condition("Failed", "DeadlineExceeded"), &[]);
-        assert_eq!((reason.as_str(), words.as_str()), ("DeadlineExceeded", "it ran longer than its deadline"));
-        assert_eq!(said(condition("Failed", "SomethingNew"), &[]), ("SomethingNew".to_owned(), "m".to_owned()));
+        assert_eq!(
+            (reason.as_str(), words.as_str()),
+            ("DeadlineExceeded", "it ran longer than its deadline")
+        );
+        assert_eq!(
+            said(condition("Failed", "SomethingNew"), &[]),
+            ("SomethingNew".to_owned(), "m".to_owned())
+        );
         assert_eq!(said(json!({}), &[]).1, "no pod has been created yet");
         assert_eq!(said(condition("Complete", ""), &[killed("Error", 1)]).0, "", "it succeeded in the end");
     }
@@ -392,7 +418,8 @@ mod tests {
     #[test]
     fn a_container_that_crashes_again_and_again_is_known_by_its_last_end() {
         let mut pod = waiting("CrashLoopBackOff");
-        pod["status"]["containerStatuses"][0]["lastState"] = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+        pod["status"]["containerStatuses"][0]["lastState"] =
+            json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
         assert_eq!(of_pod(&Pointer::root(&pod)).reason.unwrap(), "OOMKilled");
         assert_eq!(of_pod(&Pointer::root(&waiting("CrashLoopBackOff"))).reason.unwrap(), "CrashLoopBackOff");
     }
@@ -414,7 +441,12 @@ mod tests {
 
     #[test]
     fn whatever_kubernetes_sends_is_no_reason_to_fail() {
-        for odd in [json!(null), json!([]), json!("x"), json!({"metadata": 1, "spec": [], "status": {"conditions": {}, "active": -1}})] {
+        for odd in [
+            json!(null),
+            json!([]),
+            json!("x"),
+            json!({"metadata": 1, "spec": [], "status": {"conditions": {}, "active": -1}}),
+        ] {
             assert_eq!(of(&odd, Some(std::slice::from_ref(&odd))).status, Phase::Pending);
         }
     }

@@ -44,7 +44,7 @@ use crate::{
     support::{PATIENCE, Reply, lambda_binary, server_command},
 };
 
-const NOW: u64 = 1_800_000_000;
+pub(crate) const NOW: u64 = 1_800_000_000;
 
 // ---------------------------------------------------------------- the tokens file
 
@@ -53,17 +53,17 @@ fn sha256(token: &str) -> String {
 }
 
 /// A folder of the test's own, removed at its end.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("access-{:016x}", fastrand::u64(..)));
         fs::create_dir(&path).unwrap();
         Self(path)
     }
 
     /// As a kubelet changes a mounted Secret: the file is a link into `..data`, which becomes another folder at once.
-    fn mount(&self, lines: &[String]) -> PathBuf {
+    pub(crate) fn mount(&self, lines: &[String]) -> PathBuf {
         let version = format!("..{:016x}", fastrand::u64(..));
         fs::create_dir(self.0.join(&version)).unwrap();
         fs::write(self.0.join(&version).join("tokens"), lines.join("\n")).unwrap();
@@ -88,7 +88,7 @@ fn line(token: &str, name: &str, scopes: &str) -> String {
 }
 
 /// Every kind of caller: who holds `reads` is called `reader`, and so on.
-fn everybody() -> Vec<String> {
+pub(crate) fn everybody() -> Vec<String> {
     vec![
         line("reads", "reader", "jobs:read"),
         line("writes", "writer", "jobs:write"),

@@ -10,6 +10,7 @@
 //! - `load`: CPU burnt on request, and when it stops.
 //! - `contract`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
+//! - `jobs`: the Jobs API before a Kubernetes that does what it is told to.
 //! - `fibonacci`: the sequence and the sessions.
 //! - `outages`: stores that fail, and come back.
 //! - `parity`: one corpus through eight front doors.
@@ -32,6 +33,7 @@ mod drain;
 mod fibonacci;
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod jobs;
 mod lambda;
 mod load;
 mod outages;
