@@ -108,7 +108,7 @@ def settings(cluster: Cluster, folder: pathlib.Path, key: str, **more: str) -> d
 
 
 @contextlib.contextmanager
-def serving(target: str, cluster: Cluster, folder: pathlib.Path, key: str = "", processes: int = 4, **more: str):
+def serving(target: str, cluster: Cluster, folder: pathlib.Path, key: str = "", processes: int = 4, front: str = "http-v2", **more: str):
     """A running service. On Lambda it has a session token, as functions have."""
     env = settings(cluster, folder, key or {"container": PODS, "lambda": FUNCTION}[target], **more)
     if target == "container":
@@ -117,6 +117,6 @@ def serving(target: str, cluster: Cluster, folder: pathlib.Path, key: str = "", 
     else:
         port = free_port()
         words = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
-        command = [gateway_binary(), "--front", "http-v2", "--port", str(port), "--processes", str(processes), *words, lambda_binary()]
+        command = [gateway_binary(), "--front", front, "--port", str(port), "--processes", str(processes), *words, lambda_binary()]
         with running(command, port):
             yield Service(port)
