@@ -301,8 +301,6 @@ def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_a
     https, agent = dynamodb.one("NetworkPolicy")["spec"]["egress"][1:]
     assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
     assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
-    # Where the adapter takes credentials from.
-    assert "169.254.170.23" in (ROOT / "src/store/dynamodb/credentials.rs").read_text()
 
 
 def test_the_jobs_overlay_names_the_cluster_that_it_is_for(overlay):

@@ -26,6 +26,14 @@ def cluster_status(service: Service) -> str:
     return answer.body["cluster"]["status"]
 
 
+def jobs_refusal(service: Service) -> str:
+    """What a caller of the Jobs API is told while there is no way."""
+    answer = service.call("GET", "/api/v1/namespaces")
+    assert answer.status == answer.body["status"] == 502, answer
+    assert "127.0.0.1" not in answer.body["detail"], "where the cluster is, is nobody's business"
+    return answer.body["detail"]
+
+
 def others_go_on(service: Service) -> bool:
     return post_sum(service.port).text == '{"result":15.0}' and get(service.port, "/readyz").status == 200
 
@@ -70,6 +78,7 @@ def test_a_secret_that_is_not_the_keys_is_refused_by_the_cluster(cluster, target
     with serving(target, cluster, tmp_path, AWS_SECRET_ACCESS_KEY="guessed") as service:
         assert cluster_status(service) == "unavailable"
         assert cluster.webhook.accepted == [] and "wrong secret" in cluster.webhook.refused[0]
+        assert "does not know this service" in jobs_refusal(service)
         assert others_go_on(service)
 
 
@@ -77,6 +86,7 @@ def test_an_api_server_that_eks_does_not_vouch_for_is_told_nothing(cluster, targ
     cluster.aws.point_at(cluster.api.url, make_authority())
     with serving(target, cluster, tmp_path) as service:
         assert cluster_status(service) == "unavailable"
+        assert "could not prove who it is" in jobs_refusal(service)
         assert cluster.webhook.accepted == cluster.webhook.refused == [], "no token was sent"
         assert others_go_on(service)
         # A new authority is found by itself.
@@ -100,6 +110,7 @@ def test_without_aws_the_service_starts_and_does_all_else(cluster, target, tmp_p
     with serving(target, cluster, tmp_path) as service:
         assert others_go_on(service)
         assert cluster_status(service) == "unavailable"
+        assert "AWS did not say where the cluster is" in jobs_refusal(service)
         assert others_go_on(service)
         cluster.aws.down = False
         wait_for(lambda: cluster_status(service) == "ok", "the way to the cluster")
@@ -111,6 +122,7 @@ def test_a_killed_api_server_is_found_again(cluster, target, tmp_path):
         cluster.api.kill()
         try:
             assert cluster_status(service) == "unavailable"
+            assert "cannot be reached" in jobs_refusal(service)
             assert others_go_on(service)
         finally:
             cluster.api.restart()
