@@ -215,7 +215,8 @@ impl Refusal {
             let namespace = call.namespace.unwrap_or_default();
             return Problem::new(StatusCode::CONFLICT, format!("the namespace {namespace} is being deleted"));
         }
-        if message.contains(" cannot ") || message.is_empty() {
+        let is_ours = message.contains(&format!(" cannot {} resource ", call.verb.name()));
+        if is_ours || message.is_empty() {
             self.log();
             return Problem::new(StatusCode::FORBIDDEN, missing_permission(call));
         }

@@ -98,7 +98,7 @@ pub enum NewJob {
     /// The whole Job.
     Manifest(Manifest),
     /// One container, in short.
-    ShortForm(ShortForm),
+    ShortForm(Box<ShortForm>),
 }
 
 /// A Job that is about to be sent.

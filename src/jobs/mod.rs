@@ -13,7 +13,7 @@
 //!
 //! Around it:
 //!
-//! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names.
+//! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
 //! - [`docs`]: all of it for `/openapi.json`.
@@ -94,8 +94,7 @@ pub struct Jobs {
     pub call_deadline: Duration,
 }
 
-/// What one call may take of a request's time: half, because the longest request makes two that wait for each other, and
-/// at most ten seconds.
+/// What one call may take of a request's time: half, so that a second one still has some, and at most ten seconds.
 #[must_use]
 pub fn call_deadline(request_timeout: Duration) -> Duration {
     (request_timeout / 2).min(LONGEST_CALL)

@@ -74,6 +74,10 @@ impl Inspection<'_> {
             &spec.at("manualSelector"),
             "is not allowed: the Job could take over the pods of others",
         );
+        for metadata in [job.at("metadata"), spec.at("template").at("metadata")] {
+            let detail = "is not allowed: it could never be deleted";
+            self.must_be_absent(&metadata.at("finalizers"), detail);
+        }
         for part in ["labels", "annotations"] {
             self.metadata(&job.at("metadata").at(part));
             self.metadata(&spec.at("template").at("metadata").at(part));

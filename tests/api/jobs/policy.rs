@@ -68,6 +68,8 @@ const POD: &str = "/spec/template/spec";
 fn forbidden() -> Vec<(&'static str, Value)> {
     vec![
         ("/spec/manualSelector", json!(true)),
+        ("/metadata/finalizers", json!(["example.com/never"])),
+        ("/spec/template/metadata/finalizers", json!(["example.com/never"])),
         ("/metadata/labels/app.kubernetes.io~1managed-by", json!("Helm")),
         ("/metadata/labels/math-service~1idempotency-key", json!("x")),
         ("/metadata/annotations/math-service~1request", json!("x")),
