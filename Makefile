@@ -73,6 +73,12 @@ test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with 
 	@echo '== test-container: the image, the bundle, SAM'
 	$(VENV)/bin/pytest --quiet -rs tests/container
 
+.PHONY: test-kube
+test-kube: $(VENV)/.installed ## The Jobs API on a real Kubernetes API server, both targets (CONTRIBUTING.md)
+	@echo '== test-kube: the Jobs API on a real Kubernetes API server'
+	cargo build --quiet --bins --example gateway
+	$(VENV)/bin/pytest --quiet -rs tests/kube
+
 .PHONY: image
 image: ## Build the container image as my-math-service
 	DOCKER_BUILDKIT=1 docker build -t my-math-service --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
@@ -106,8 +112,16 @@ eks-pause: ## Take the nodes away, keep the cluster
 eks-resume: ## Bring the nodes back
 	scripts/eks-resume.sh
 
+.PHONY: jobs-access
+jobs-access: ## Let the service manage Jobs on the EKS cluster
+	scripts/jobs-access.sh
+
+.PHONY: jobs-access-down
+jobs-access-down: ## Shut it out again
+	scripts/jobs-access-down.sh
+
 .PHONY: lambda
-lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64]
+lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64; scripts/lambda.sh --help has those of Jobs]
 	scripts/lambda.sh
 
 .PHONY: lambda-down
@@ -115,7 +129,7 @@ lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
 # What the scripts read, from the command line or the environment.
-export OVERLAY ARCHITECTURE DELETE_IMAGES
+export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
@@ -136,6 +150,12 @@ bench: ## Measure the service against its peers, about 25 minutes (docs/performa
 .PHONY: bench-quick
 bench-quick: ## The same with less certainty, in under 3 minutes once built
 	$(BENCH) run --quick
+
+.PHONY: bench-jobs
+bench-jobs: $(VENV)/.installed ## Creating a Job through the service, beside a bare kube call (needs KUBE_UP, see CONTRIBUTING.md)
+	cargo build --quiet --release --bin math-service $(CONTAINER_FEATURES)
+	cargo build --quiet --release --example kube-create
+	MATH_SERVICE_BIN=$${MATH_SERVICE_BIN:-target/release/math-service} $(VENV)/bin/python tests/kube/latency.py
 
 .PHONY: test-bench
 test-bench: ## The benchmark's own tests: its statistics, its parsing

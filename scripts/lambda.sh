@@ -4,6 +4,10 @@
 #
 # Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
 #
+# With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in, in JOBS_NAMESPACES=… and of
+# JOBS_IMAGES=…; callers then sign in with tokens of OIDC_ISSUER=… for OIDC_AUDIENCE=…. What was given once stays until
+# it is given anew.
+#
 # Needs sam, aws with credentials, Rust from rustup, make and curl. `make lambda-down` ends it.
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -11,7 +15,11 @@ source "$(dirname "$0")/lib.sh"
 source scripts/lambda-lib.sh
 help_asked "$@"
 
-parameters=Architecture=${ARCHITECTURE:-arm64}
+parameters=("Architecture=${ARCHITECTURE:-arm64}")
+[[ -z ${EKS_CLUSTER_NAME:-} ]] || parameters+=("EksClusterName=$EKS_CLUSTER_NAME")
+[[ -z ${JOBS_NAMESPACES:-} ]] || parameters+=("JobsNamespaces=$JOBS_NAMESPACES")
+[[ -z ${JOBS_IMAGES:-} ]] || parameters+=("JobsImages=$JOBS_IMAGES")
+[[ -z ${OIDC_ISSUER:-} ]] || parameters+=("OidcIssuer=$OIDC_ISSUER" "OidcAudience=${OIDC_AUDIENCE:-}")
 
 need sam aws cargo rustup make curl
 need_aws_credentials
@@ -24,10 +32,10 @@ case $state in
 esac
 
 step 'building'
-sam build --parameter-overrides "$parameters"
+sam build --parameter-overrides "${parameters[@]}"
 
 step 'deploying'
-sam deploy --parameter-overrides "$parameters" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
+sam deploy --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
 
 step 'adding two numbers'
 ask_stack "Stacks[0].Outputs[?OutputKey=='Url'].OutputValue" || fail "the stack $stack is gone"

@@ -1,0 +1,151 @@
+//! How long creating a Job takes through the service, beside a bare call of the `kube` crate's to the same API server.
+//!
+//! `latency.py` starts both and says where they are. Calls alternate, so that both meet the same moments of a machine that
+//! does other things too; each side keeps its connection. Prints one JSON line.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, StatusCode, header};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api,
+    api::PostParams,
+    config::{AuthInfo, Config},
+};
+use serde_json::{Value, json};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Unmeasured pairs first: connections are made, and files and caches found.
+const WARM_UP: usize = 20;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let told: BTreeMap<String, String> = serde_json::from_reader(io::stdin())?;
+    let get = |name: &str| told.get(name).cloned().ok_or(format!("{name} is missing"));
+    let pairs: usize = get("pairs")?.parse()?;
+    let service = Service::new(&get("service")?, &get("caller")?, &get("namespace")?)?;
+    let bare = bare(get("server")?, &get("authority")?, get("token")?, &get("namespace")?)?;
+
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for number in 0..WARM_UP + pairs {
+        // Whoever goes second finds the server's caches warmer.
+        let (a, b) = match number % 2 {
+            0 => (service.create(number).await?, create(&bare, number).await?),
+            _ => {
+                let b = create(&bare, number).await?;
+                (service.create(number).await?, b)
+            }
+        };
+        if number >= WARM_UP {
+            ours.push(a);
+            theirs.push(b);
+        }
+    }
+    let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
+    let (ours, theirs) = (milliseconds(ours), milliseconds(theirs));
+    let figures = json!({
+        "pairs": pairs,
+        "service_ms": ours,
+        "kube_ms": theirs,
+        "ratio_of_medians": ours / theirs,
+        "median_of_ratios": median(&mut ratios),
+    });
+    writeln!(io::stdout(), "{figures}")?;
+    Ok(())
+}
+
+fn milliseconds(samples: Vec<Duration>) -> f64 {
+    median(&mut samples.into_iter().map(|sample| sample.as_secs_f64() * 1e3).collect::<Vec<_>>())
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A Job that starts no pod, so that nothing but its creation is at work.
+fn job(side: &str, number: usize) -> Value {
+    let limits = json!({"cpu": "100m", "memory": "64Mi"});
+    let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsUser": 65532});
+    let container = json!({
+        "name": "main", "image": "registry.example/team/tool:1", "resources": {"limits": limits}, "securityContext": security,
+    });
+    json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": format!("{side}-{number}")},
+        "spec": {
+            "parallelism": 0, "activeDeadlineSeconds": 3600, "ttlSecondsAfterFinished": 86400,
+            "template": {"spec": {
+                "automountServiceAccountToken": false, "restartPolicy": "Never", "containers": [container],
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            }},
+        },
+    })
+}
+
+struct Service {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    authorization: String,
+}
+
+impl Service {
+    fn new(url: &str, caller: &str, namespace: &str) -> Result<Self, Failure> {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(tcp),
+            url: format!("{url}/api/v1/namespaces/{namespace}/jobs"),
+            authorization: format!("Bearer {caller}"),
+        })
+    }
+
+    async fn create(&self, number: usize) -> Result<Duration, Failure> {
+        let body = json!({"job_manifest": job("service", number)}).to_string();
+        let request = Request::post(&self.url)
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body))?;
+        let began = Instant::now();
+        let answer = self.client.request(request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        let took = began.elapsed();
+        if status != StatusCode::CREATED {
+            return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
+        }
+        Ok(took)
+    }
+}
+
+fn bare(server: String, authority: &str, token: String, namespace: &str) -> Result<Api<Job>, Failure> {
+    let mut config = Config::new(server.parse()?);
+    config.root_cert = Some(pem(authority)?);
+    config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
+    Ok(Api::namespaced(kube::Client::try_from(config)?, namespace))
+}
+
+fn pem(authority: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let certificates = CertificateDer::pem_slice_iter(authority.as_bytes());
+    certificates.map(|one| Ok(one.map_err(|error| error.to_string())?.to_vec())).collect()
+}
+
+async fn create(jobs: &Api<Job>, number: usize) -> Result<Duration, Failure> {
+    let job: Job = serde_json::from_value(job("kube", number))?;
+    let began = Instant::now();
+    jobs.create(&PostParams::default(), &job).await?;
+    Ok(began.elapsed())
+}
