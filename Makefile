@@ -114,8 +114,24 @@ lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64]
 lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
+.PHONY: terraform-bootstrap
+terraform-bootstrap: ## Once in an AWS account: the bucket of Terraform's states [GITHUB_REPOSITORY=owner/name]
+	scripts/terraform-bootstrap.sh
+
+.PHONY: terraform-plan
+terraform-plan: ## Show what terraform/ would change: make terraform-plan ENV=dev
+	scripts/terraform-plan.sh
+
+.PHONY: terraform-apply
+terraform-apply: ## Do what that showed, about 12 dollars a day: make terraform-apply ENV=dev
+	scripts/terraform-apply.sh
+
+.PHONY: terraform-destroy
+terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE_IMAGES=yes]
+	scripts/terraform-destroy.sh
+
 # What the scripts read, from the command line or the environment.
-export OVERLAY ARCHITECTURE DELETE_IMAGES
+export OVERLAY ARCHITECTURE DELETE_IMAGES ENV GITHUB_REPOSITORY
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each

@@ -3,7 +3,6 @@
 
 resource "aws_dynamodb_table" "state" {
   # checkov:skip=CKV_AWS_119:It holds indices and hashes of session keys, encrypted with AWS's own key; with ours every reader, the function too, would need rights to it, and each call might be charged.
-  # checkov:skip=CKV2_AWS_16:Capacity is on demand, so there is none to scale.
   name         = "${local.name}-state"
   billing_mode = "PAY_PER_REQUEST"
   hash_key     = "id"

@@ -1,6 +1,5 @@
 resource "aws_ecr_repository" "service" {
   # checkov:skip=CKV_AWS_136:The image holds public code and no secret; encryption at rest is on, with AWS's own key.
-  # checkov:skip=CKV_AWS_163:Scans on push are asked for below; the check looks at an older form in a count.
   count = var.makes_repository ? 1 : 0
 
   name = local.repository

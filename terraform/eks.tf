@@ -1,8 +1,6 @@
 # The same cluster as cluster-config.yaml makes, and on the same terms: a test compares the two.
 
 resource "aws_eks_cluster" "main" {
-  # checkov:skip=CKV_AWS_39:The API has a public address only where api_public_cidrs asks for one.
-  # checkov:skip=CKV_AWS_339:The check's list of versions ends before this one; AWS supports it as long as upgrade_policy says.
   name     = local.name
   version  = var.kubernetes_version
   role_arn = aws_iam_role.cluster.arn

@@ -14,9 +14,6 @@ locals {
 
 # Without WAF, Shield and Cognito, which no manifest here asks for.
 resource "aws_iam_role_policy" "load_balancer_controller" {
-  # checkov:skip=CKV_AWS_355:Only what describes is allowed on everything, which AWS cannot restrict.
-  # checkov:skip=CKV_AWS_290:The rules of the nodes' own security group, which EKS makes and does not tag as the controller's; it is the only thing that may be changed without the tag.
-  # checkov:skip=CKV_AWS_289:The same.
   name = "balance"
   role = aws_iam_role.pod["load_balancer_controller"].id
   policy = jsonencode({

@@ -108,7 +108,6 @@ locals {
 
 # As in cluster-config.yaml.
 resource "aws_iam_role_policy" "cluster_autoscaler" {
-  # checkov:skip=CKV_AWS_355:Only what describes is allowed everywhere, and AWS can restrict none of that to a group.
   name = "scale"
   role = aws_iam_role.pod["cluster_autoscaler"].id
   policy = jsonencode({
@@ -171,7 +170,6 @@ resource "aws_iam_role" "deploy" {
 }
 
 resource "aws_iam_role_policy" "deploy" {
-  # checkov:skip=CKV_AWS_355:Only ecr:GetAuthorizationToken is allowed on everything, which AWS cannot restrict.
   count = var.github_repository == "" ? 0 : 1
 
   name = "deploy"
@@ -293,11 +291,6 @@ locals {
 }
 
 resource "aws_iam_role_policy" "cloudformation" {
-  # checkov:skip=CKV_AWS_290:HTTP APIs and the delivery of access logs have no names to restrict them by; all else is under the stack's.
-  # checkov:skip=CKV_AWS_355:The same.
-  # checkov:skip=CKV_AWS_286:A role that it makes can do no more than the boundary, which it can neither leave out nor change.
-  # checkov:skip=CKV_AWS_287:It reads the configuration of the function that it makes.
-  # checkov:skip=CKV_AWS_289:As for CKV_AWS_286.
   count = var.github_repository == "" ? 0 : 1
 
   name = "template"
@@ -384,8 +377,6 @@ resource "aws_iam_role_policy" "cloudformation" {
 # The most that the function can be allowed, whatever a template says: without it, whoever may deploy a function could
 # deploy one with any right.
 resource "aws_iam_policy" "function_boundary" {
-  # checkov:skip=CKV_AWS_355:X-Ray's two actions cannot be restricted to a resource.
-  # checkov:skip=CKV_AWS_290:The same.
   count = var.github_repository == "" ? 0 : 1
 
   name        = "${local.name}-function-boundary"

@@ -59,8 +59,6 @@ resource "aws_db_parameter_group" "main" {
 }
 
 resource "aws_db_instance" "main" {
-  # checkov:skip=CKV_AWS_157:A second zone where high_availability asks for it: in production.
-  # checkov:skip=CKV_AWS_293:Protected where deletion_protection asks for it: in production.
   # checkov:skip=CKV_AWS_161:The service signs in with a password in a Secret: tokens of IAM would have to be renewed every 15 minutes in every pod.
   # checkov:skip=CKV_AWS_118:Minute figures and Performance Insights are enough for one table; Enhanced Monitoring needs another role.
   count = var.database ? 1 : 0

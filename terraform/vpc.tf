@@ -74,7 +74,6 @@ resource "aws_route_table_association" "public" {
 }
 
 resource "aws_eip" "nat" {
-  # checkov:skip=CKV2_AWS_19:It is a NAT gateway's, which the check does not know: it looks for instances.
   for_each = toset(local.served_zones)
 
   domain = "vpc"

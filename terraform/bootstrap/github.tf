@@ -47,7 +47,6 @@ resource "aws_iam_role" "terraform" {
 }
 
 resource "aws_iam_role_policy_attachment" "terraform" {
-  # checkov:skip=CKV_AWS_274:Terraform makes roles and gives them rights, which amounts to every right; who may be it is what is restricted, to environments with reviewers.
   for_each = aws_iam_role.terraform
 
   role       = each.value.name
