@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
+CHECKOV := .tools/checkov
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
@@ -35,7 +36,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -62,8 +63,13 @@ test-rie: $(VENV)/.installed ## The Lambda binary under AWS's Runtime Interface 
 	  RIE=$$(echo $(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$(RIE_ARCH)) \
 	  cargo test --test api rie:: -- --ignored; fi
 
+.PHONY: test-terraform
+test-terraform: ## terraform/ by terraform itself: format, validity, its tests on mocked AWS
+	@echo '== test-terraform: format, validity, tests on mocked AWS'
+	scripts/check-terraform.sh
+
 .PHONY: test-deploy
-test-deploy: $(VENV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
+test-deploy: $(VENV)/.installed $(CHECKOV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
 	@echo '== test-deploy: manifests, templates, scripts, load'
 	cargo build --quiet --bins --example gateway
 	$(VENV)/bin/pytest --quiet -rs tests/deploy
@@ -181,4 +187,10 @@ $(VENV)/.installed: tests/requirements.txt
 	@echo '== tools: installing Python tools into $(VENV)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(CHECKOV)/.installed: tests/checkov-requirements.txt
+	@echo '== tools: installing checkov into $(CHECKOV)'
+	python3 -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check -r tests/checkov-requirements.txt
 	@touch $@
