@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does what `make terraform-plan` showed, and nothing else: a cluster takes about 20 minutes. IT COSTS ABOUT 12 $ A DAY
-# (dev; prod 18 $) until `make terraform-destroy`.
+# Does what `make terraform-plan` showed, and nothing else: a cluster takes about 20 minutes. IT COSTS ABOUT 11 $ A DAY
+# (dev; prod 15 $) until `make terraform-destroy`.
 #
 # Usage: make terraform-apply ENV=dev     or prod
 #

@@ -43,7 +43,7 @@ variable "vpc_cidr" {
 
 variable "high_availability" {
   type        = bool
-  description = "Whether a NAT gateway and endpoints in every zone, and a standby of the database, outlive a zone. It costs about 120 $ a month more."
+  description = "Whether a NAT gateway and endpoints in every zone, and a standby of the database, outlive a zone. It costs about 130 $ a month more."
   default     = false
 }
 

@@ -143,6 +143,8 @@ def aws():
     elif command == ["ecr", "describe-images"]:
         tag = option("--image-ids").removeprefix("imageTag=")
         print("{}") if tag in STATE["pushed"] else missing("ImageNotFoundException", "DescribeImages")
+    elif command == ["secretsmanager", "get-secret-value"]:
+        print(json.dumps({"username": "administrator", "password": "Kept~Secret#1"}))
     elif command == ["ecr", "list-images"]:
         print("sha256:1" if STATE["pushed"] else "None") if STATE["repository"] else missing("RepositoryNotFoundException", "ListImages")
     elif command == ["s3api", "head-bucket"]:
@@ -184,8 +186,18 @@ def terraform():
     elif command == "output":
         values = {"cluster_name": "math-service-dev", "kubectl_command": "aws eks update-kubeconfig --name math-service-dev", "region": "eu-west-1", "vpc_id": "vpc-1"}
         values |= {"registry_url": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/my-math-service", "state_url": "dynamodb://math-service-dev-state?region=eu-west-1"}
+        if STATE["database"]:
+            values |= {"database_host": "db.example", "database_name": "math_service", "database_secret": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:rds!db-1"}
         answers = {name: {"sensitive": False, "type": "string", "value": value} for name, value in values.items()}
         print(json.dumps(answers if STATE["environment"] else {}, indent=2))
+
+
+def jq():
+    print(json.load(sys.stdin)[ARGS[-1].removeprefix(".")])
+
+
+def openssl():
+    print("0123456789abcdef" * 4)
 
 
 def kubectl():
@@ -201,6 +213,11 @@ def kubectl():
             keep(balancer="there")
         if "autoscaler" in words:
             keep(autoscaler=1)
+    elif command[0] == "exec":
+        (FOLDER / "exec.txt").write_text(sys.stdin.read())
+    elif words.startswith("create configmap"):
+        sys.stdin.read()
+        print("kind: ConfigMap")
     elif words.startswith("scale deployment.apps/cluster-autoscaler"):
         keep(autoscaler=int(option("--replicas")))
     elif words.startswith("get deployment cluster-autoscaler"):

@@ -8,7 +8,7 @@ import pytest
 from support import ROOT
 from test_setup import World
 
-SCRIPTS = ["terraform-bootstrap", "terraform-plan", "terraform-apply", "terraform-destroy"]
+SCRIPTS = ["terraform-bootstrap", "terraform-plan", "terraform-apply", "terraform-database", "terraform-destroy"]
 OF_AN_ENVIRONMENT = SCRIPTS[1:]
 CHANGES = re.compile(r"terraform .*(apply|destroy)|aws ecr delete|kubectl .*delete")
 THERE = {"bucket": True, "environment": "there", "cluster": "ACTIVE", "repository": True, "pushed": [], "balancer": "there"}
@@ -67,7 +67,7 @@ def test_an_environment_that_there_is_not_is_refused_with_those_that_there_are(r
     assert running.calls == []
 
 
-@pytest.mark.parametrize("name", ["terraform-plan", "terraform-destroy"])
+@pytest.mark.parametrize("name", ["terraform-plan", "terraform-database", "terraform-destroy"])
 def test_without_the_bucket_nothing_is_done(world, name):
     assert "make terraform-bootstrap makes it" in world.refused(name, ENV="dev")
     assert world.made("^terraform") == []
@@ -201,6 +201,41 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_empty(running):
     running.when("terraform .* output", "Error: error loading state: AccessDenied")
     running.refused("terraform-destroy", ENV="dev")
     assert running.made(CHANGES.pattern) == []
+
+
+def test_the_service_gets_a_user_of_its_own_and_a_secret_with_its_url(running):
+    running.have(database=True)
+    running.succeed("terraform-database", ENV="dev")
+    said = (running.folder / "exec.txt").read_text().splitlines()
+    assert said[0] == "Kept~Secret#1", "psql's shell reads the administrator's password first"
+    password = said[-1]
+    assert said[-3:] == ["\\password math_service", password, password]
+    secret = running.applied()[0]
+    assert (secret["kind"], secret["metadata"]["name"]) == ("Secret", "math-service-state")
+    assert secret["stringData"] == {"url": f"postgres://math_service:{password}@db.example/math_service?sslrootcert=/etc/postgres/global-bundle.pem"}
+    order = ["create configmap", "wait --for condition=Ready pod/", "exec --stdin", "delete pod .*--wait=false"]
+    positions = [running.position(call) for call in order]
+    assert positions == sorted(positions), running.calls
+
+
+def test_no_password_is_in_an_argument(running):
+    running.have(database=True)
+    said = running.succeed("terraform-database", ENV="dev")
+    password = (running.folder / "exec.txt").read_text().splitlines()[-1]
+    for text in ["\n".join(running.calls), said.stdout, said.stderr]:
+        assert password not in text and "Kept~Secret#1" not in text
+
+
+def test_without_a_database_there_is_no_user_to_make(running):
+    assert "database = true in terraform/config/dev.tfvars" in running.refused("terraform-database", ENV="dev")
+    assert running.made("kubectl|secretsmanager") == []
+
+
+def test_a_user_that_was_not_made_gets_no_secret(running):
+    running.have(database=True)
+    running.when("^kubectl .*exec", "psql: error: connection refused")
+    running.refused("terraform-database", ENV="dev")
+    assert not running.applied() or running.applied()[0]["kind"] != "Secret"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
