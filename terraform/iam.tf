@@ -88,14 +88,24 @@ resource "aws_iam_role_policy_attachment" "vpc_cni" {
   policy_arn = "${local.arn}:iam::aws:policy/AmazonEKS_CNI_Policy"
 }
 
-# What the service sends to the table, and nothing else: no scan, no query, no change of the table.
+# What the service sends to the table (no scan, no query, no change of the table), and the one question of its Jobs API,
+# where this cluster is.
 resource "aws_iam_role_policy" "service" {
   name = "state"
   role = aws_iam_role.pod["service"].id
   policy = jsonencode({
     Version   = "2012-10-17"
-    Statement = [local.uses_the_table]
+    Statement = [local.uses_the_table, local.finds_the_cluster]
   })
+}
+
+# Lets the pods into the cluster, as the group that k8s/overlays/jobs gives its rights to.
+resource "aws_eks_access_entry" "jobs" {
+  count = var.jobs ? 1 : 0
+
+  cluster_name      = aws_eks_cluster.main.name
+  principal_arn     = aws_iam_role.pod["service"].arn
+  kubernetes_groups = ["math-service-jobs"]
 }
 
 locals {
@@ -103,6 +113,12 @@ locals {
     Effect   = "Allow"
     Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
     Resource = aws_dynamodb_table.state.arn
+  }
+
+  finds_the_cluster = {
+    Effect   = "Allow"
+    Action   = "eks:DescribeCluster"
+    Resource = aws_eks_cluster.main.arn
   }
 }
 
@@ -144,29 +160,71 @@ resource "aws_iam_role_policy" "cluster_autoscaler" {
 }
 
 # Workflows of GitHub's, which come with a token of GitHub's and no key of ours. Roles for Terraform itself are in
-# bootstrap/: this one cannot change what is in this folder.
+# bootstrap/: these cannot change what is in this folder.
 
-resource "aws_iam_role" "deploy" {
-  count = var.github_repository == "" ? 0 : 1
-
-  name        = "${local.name}-deploy"
-  description = "Workflows of ${var.github_repository} in the environment ${var.environment}: push images, update the Deployment and the function"
-  assume_role_policy = jsonencode({
+locals {
+  # Who may be which, to the letter: the repository, and one of its environments, with the reviewers that it has there. No
+  # branch and no pull request of it is enough, and no fork.
+  trusts_environment = { for environment in ["build", var.environment] : environment => jsonencode({
     Version = "2012-10-17"
     Statement = [{
       Effect    = "Allow"
       Principal = { Federated = one(data.aws_iam_openid_connect_provider.github[*].arn) }
       Action    = "sts:AssumeRoleWithWebIdentity"
-      # To the letter: the repository, and the environment with its reviewers. No branch and no pull request of it is
-      # enough, and no fork.
       Condition = {
         StringEquals = {
           "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
-          "token.actions.githubusercontent.com:sub" = "repo:${var.github_repository}:environment:${var.environment}"
+          "token.actions.githubusercontent.com:sub" = "repo:${var.github_repository}:environment:${environment}"
         }
       }
     }]
+  }) }
+  # Whose the repository of images is, makes the one role that may add to it.
+  builds = var.github_repository != "" && var.makes_repository
+
+  pulls = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:GetDownloadUrlForLayer"]
+  log_in_to_the_registry = {
+    Sid      = "LogInToTheRegistry"
+    Effect   = "Allow"
+    Action   = "ecr:GetAuthorizationToken"
+    Resource = "*"
+  }
+}
+
+resource "aws_iam_role" "build" {
+  count = local.builds ? 1 : 0
+
+  # Without an environment's name: what it builds is every environment's.
+  name               = "math-service-build"
+  description        = "Workflows of ${var.github_repository} in the environment build: push images"
+  assume_role_policy = local.trusts_environment.build
+}
+
+resource "aws_iam_role_policy" "build" {
+  count = local.builds ? 1 : 0
+
+  name = "push"
+  role = aws_iam_role.build[0].id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      local.log_in_to_the_registry,
+      {
+        Sid      = "PushImages"
+        Effect   = "Allow"
+        Action   = concat(local.pulls, ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"])
+        Resource = local.repository_arn
+      },
+    ]
   })
+}
+
+resource "aws_iam_role" "deploy" {
+  count = var.github_repository == "" ? 0 : 1
+
+  name               = "${local.name}-deploy"
+  description        = "Workflows of ${var.github_repository} in the environment ${var.environment}: update the Deployment and the function"
+  assume_role_policy = local.trusts_environment[var.environment]
 }
 
 resource "aws_iam_role_policy" "deploy" {
@@ -177,34 +235,16 @@ resource "aws_iam_role_policy" "deploy" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
+      local.log_in_to_the_registry,
       {
-        Sid      = "LogInToTheRegistry"
+        # To verify who signed it. Nodes fetch it themselves.
+        Sid      = "LookAtImages"
         Effect   = "Allow"
-        Action   = "ecr:GetAuthorizationToken"
-        Resource = "*"
-      },
-      {
-        Sid    = "PushTheImage"
-        Effect = "Allow"
-        Action = [
-          "ecr:BatchCheckLayerAvailability",
-          "ecr:BatchGetImage",
-          "ecr:CompleteLayerUpload",
-          "ecr:DescribeImages",
-          "ecr:GetDownloadUrlForLayer",
-          "ecr:InitiateLayerUpload",
-          "ecr:PutImage",
-          "ecr:UploadLayerPart",
-        ]
+        Action   = local.pulls
         Resource = local.repository_arn
       },
-      {
-        # What it may do there, the access entry below says.
-        Sid      = "FindTheCluster"
-        Effect   = "Allow"
-        Action   = "eks:DescribeCluster"
-        Resource = aws_eks_cluster.main.arn
-      },
+      # What it may do there, the access entry below says.
+      local.finds_the_cluster,
       {
         Sid    = "DeployTheStack"
         Effect = "Allow"
@@ -385,6 +425,7 @@ resource "aws_iam_policy" "function_boundary" {
     Version = "2012-10-17"
     Statement = [
       merge(local.uses_the_table, { Resource = [aws_dynamodb_table.state.arn, "${local.arn}:dynamodb:${local.here}:table/${local.stack}-StateTable-*"] }),
+      local.finds_the_cluster,
       {
         Effect   = "Allow"
         Action   = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]

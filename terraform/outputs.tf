@@ -50,8 +50,13 @@ output "database_secret" {
   value       = one(aws_db_instance.main[*].master_user_secret[0].secret_arn)
 }
 
+output "build_role_arn" {
+  description = "The role for GitHub's environment build, if github_repository is set where the repository of images is."
+  value       = one(aws_iam_role.build[*].arn)
+}
+
 output "deploy_role_arn" {
-  description = "The role that GitHub's workflows assume, if github_repository is set."
+  description = "The role for GitHub's environment of the same name, if github_repository is set."
   value       = one(aws_iam_role.deploy[*].arn)
 }
 

@@ -158,6 +158,12 @@ variable "database_instance_class" {
   }
 }
 
+variable "jobs" {
+  type        = bool
+  description = "Whether the service's pods may manage Jobs on the cluster, as k8s/overlays/jobs lets them."
+  default     = false
+}
+
 variable "domain" {
   type        = string
   description = "Name that k8s/overlays/alb answers to over HTTPS. Empty: no certificate is asked for."
@@ -171,7 +177,7 @@ variable "domain" {
 
 variable "github_repository" {
   type        = string
-  description = "GitHub repository (owner/name) whose workflows may deploy, in its environment of the same name as this one. Empty: none."
+  description = "GitHub repository (owner/name) whose workflows may deploy, in its environment of the same name as this one, and push images, in its environment build. Empty: none."
   default     = ""
 
   validation {

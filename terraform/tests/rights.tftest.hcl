@@ -36,18 +36,30 @@ run "rights_end_at_what_they_are_for" {
 
   # The service reads and writes its table and nothing else.
   assert {
-    condition = jsondecode(aws_iam_role_policy.service.policy).Statement == [{
-      Effect   = "Allow"
-      Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
-      Resource = aws_dynamodb_table.state.arn
-    }]
-    error_message = "No scan, no query, no other table."
+    condition = jsondecode(aws_iam_role_policy.service.policy).Statement == [
+      {
+        Effect   = "Allow"
+        Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+        Resource = aws_dynamodb_table.state.arn
+      },
+      {
+        Effect   = "Allow"
+        Action   = "eks:DescribeCluster"
+        Resource = aws_eks_cluster.main.arn
+      },
+    ]
+    error_message = "No scan, no query, no other table, no other cluster."
+  }
+
+  assert {
+    condition     = length(aws_eks_access_entry.jobs) == 0
+    error_message = "The service gets into the cluster only where its Jobs API is asked for."
   }
 
   # What changes something is restricted.
   assert {
     condition = alltrue([
-      for statement in flatten([for policy in [aws_iam_role_policy.cluster_autoscaler.policy, aws_iam_role_policy.load_balancer_controller.policy, aws_iam_role_policy.deploy[0].policy, aws_iam_role_policy.cloudformation[0].policy] : jsondecode(policy).Statement]) :
+      for statement in flatten([for policy in [aws_iam_role_policy.build[0].policy, aws_iam_role_policy.cluster_autoscaler.policy, aws_iam_role_policy.load_balancer_controller.policy, aws_iam_role_policy.deploy[0].policy, aws_iam_role_policy.cloudformation[0].policy] : jsondecode(policy).Statement]) :
       flatten([statement.Resource]) != ["*"] || alltrue([
         for action in flatten([statement.Action]) : can(regex("^[a-z0-9-]+:(Describe|List|Get)", action)) || startswith(action, "logs:")
       ])
@@ -83,13 +95,25 @@ run "rights_end_at_what_they_are_for" {
   }
 
   assert {
-    condition     = [for s in jsondecode(aws_iam_role_policy.deploy[0].policy).Statement : s.Resource if s.Sid == "PushTheImage"] == ["arn:aws:ecr:eu-west-2:111122223333:repository/my-math-service"]
-    error_message = "It pushes to the one repository."
+    condition     = jsondecode(aws_iam_role.build[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/math-service:environment:build"
+    error_message = "Images are pushed from an environment of their own."
   }
 
   assert {
-    condition     = alltrue([for s in jsondecode(aws_iam_role_policy.deploy[0].policy).Statement : !contains(flatten([s.Action]), "ecr:BatchDeleteImage") && !contains(flatten([s.Action]), "*")])
-    error_message = "It deletes no image."
+    condition = toset([for s in jsondecode(aws_iam_role_policy.build[0].policy).Statement : "${s.Sid} ${s.Resource}"]) == toset([
+      "LogInToTheRegistry *", "PushImages arn:aws:ecr:eu-west-2:111122223333:repository/my-math-service",
+    ])
+    error_message = "They go to the one repository."
+  }
+
+  assert {
+    condition     = alltrue([for a in flatten([for s in jsondecode(aws_iam_role_policy.deploy[0].policy).Statement : s.Action]) : !startswith(a, "ecr:") || can(regex("^ecr:(Batch)?(Get|Check|Describe)", a))])
+    error_message = "Who deploys changes no image."
+  }
+
+  assert {
+    condition     = alltrue([for a in flatten([for s in jsondecode(aws_iam_role_policy.build[0].policy).Statement : s.Action]) : !strcontains(a, "Delete") && !strcontains(a, "*")])
+    error_message = "Who builds deletes none."
   }
 
   # What a template makes stays under the stacks name and the boundary.
@@ -104,7 +128,7 @@ run "rights_end_at_what_they_are_for" {
   }
 
   assert {
-    condition     = alltrue([for s in jsondecode(aws_iam_policy.function_boundary[0].policy).Statement : alltrue([for a in flatten([s.Action]) : can(regex("^(dynamodb:(BatchGet|Delete|Get|Put|Update)Item|logs:(Create|Put)|xray:Put)", a))])])
+    condition     = alltrue([for s in jsondecode(aws_iam_policy.function_boundary[0].policy).Statement : alltrue([for a in flatten([s.Action]) : can(regex("^(dynamodb:(BatchGet|Delete|Get|Put|Update)Item|eks:DescribeCluster$|logs:(Create|Put)|xray:Put)", a))])])
     error_message = "The function keeps sequences, logs and traces."
   }
 
@@ -114,13 +138,30 @@ run "rights_end_at_what_they_are_for" {
   }
 }
 
+run "the_jobs_api_is_let_into_the_cluster_when_asked_and_images_are_built_where_the_repository_is" {
+  variables {
+    jobs             = true
+    makes_repository = false
+  }
+
+  assert {
+    condition     = aws_eks_access_entry.jobs[0].principal_arn == aws_iam_role.pod["service"].arn && toset(aws_eks_access_entry.jobs[0].kubernetes_groups) == toset(["math-service-jobs"])
+    error_message = "The pods' role, as the overlay's group."
+  }
+
+  assert {
+    condition     = length(aws_iam_role.build) == 0 && length(aws_iam_role.deploy) == 1
+    error_message = "One role of an account pushes."
+  }
+}
+
 run "without_a_repository_nobody_deploys" {
   variables {
     github_repository = ""
   }
 
   assert {
-    condition     = length(aws_iam_role.deploy) + length(aws_iam_role.cloudformation) + length(aws_iam_policy.function_boundary) + length(aws_eks_access_entry.deploy) == 0 && output.deploy_role_arn == null
+    condition     = length(aws_iam_role.build) + length(aws_iam_role.deploy) + length(aws_iam_role.cloudformation) + length(aws_iam_policy.function_boundary) + length(aws_eks_access_entry.deploy) == 0 && output.deploy_role_arn == null
     error_message = "No role that nobody asked for."
   }
 }
