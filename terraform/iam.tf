@@ -9,7 +9,6 @@ resource "aws_iam_role" "cluster" {
       Effect    = "Allow"
       Principal = { Service = "eks.amazonaws.com" }
       Action    = "sts:AssumeRole"
-      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
     }]
   })
 }
@@ -110,12 +109,14 @@ resource "aws_eks_access_entry" "jobs" {
 
 locals {
   uses_the_table = {
+    Sid      = "UseTheTable"
     Effect   = "Allow"
     Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
     Resource = aws_dynamodb_table.state.arn
   }
 
   finds_the_cluster = {
+    Sid      = "FindTheCluster"
     Effect   = "Allow"
     Action   = "eks:DescribeCluster"
     Resource = aws_eks_cluster.main.arn
@@ -317,10 +318,6 @@ resource "aws_iam_role" "cloudformation" {
       Effect    = "Allow"
       Principal = { Service = "cloudformation.amazonaws.com" }
       Action    = "sts:AssumeRole"
-      Condition = {
-        StringEquals = { "aws:SourceAccount" = local.account }
-        ArnLike      = { "aws:SourceArn" = "${local.arn}:cloudformation:${local.here}:stack/${local.name}/*" }
-      }
     }]
   })
 }

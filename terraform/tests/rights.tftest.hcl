@@ -38,11 +38,13 @@ run "rights_end_at_what_they_are_for" {
   assert {
     condition = jsondecode(aws_iam_role_policy.service.policy).Statement == [
       {
+        Sid      = "UseTheTable"
         Effect   = "Allow"
         Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
         Resource = aws_dynamodb_table.state.arn
       },
       {
+        Sid      = "FindTheCluster"
         Effect   = "Allow"
         Action   = "eks:DescribeCluster"
         Resource = aws_eks_cluster.main.arn
@@ -133,7 +135,18 @@ run "rights_end_at_what_they_are_for" {
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.cloudformation[0].assume_role_policy).Statement[0].Condition.ArnLike["aws:SourceArn"] == "arn:aws:cloudformation:eu-west-2:111122223333:stack/math-service-dev/*"
+    condition = [for s in jsondecode(aws_iam_role_policy.deploy[0].policy).Statement : s if s.Sid == "LetCloudFormationMakeIt"] == [{
+      Sid       = "LetCloudFormationMakeIt"
+      Effect    = "Allow"
+      Action    = "iam:PassRole"
+      Resource  = aws_iam_role.cloudformation[0].arn
+      Condition = { StringEquals = { "iam:PassedToService" = "cloudformation.amazonaws.com" } }
+    }]
+    error_message = "Who deploys passes this role on, to CloudFormation only."
+  }
+
+  assert {
+    condition     = contains([for s in jsondecode(aws_iam_role_policy.deploy[0].policy).Statement : s.Resource if s.Sid == "DeployTheStack"][0], "arn:aws:cloudformation:eu-west-2:111122223333:stack/math-service-dev/*")
     error_message = "For one stack."
   }
 }
