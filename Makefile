@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
+CHECKOV := .tools/checkov
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
@@ -35,7 +36,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -62,8 +63,13 @@ test-rie: $(VENV)/.installed ## The Lambda binary under AWS's Runtime Interface 
 	  RIE=$$(echo $(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$(RIE_ARCH)) \
 	  cargo test --test api rie:: -- --ignored; fi
 
+.PHONY: test-terraform
+test-terraform: ## terraform/ by terraform itself: format, validity, its tests on mocked AWS
+	@echo '== test-terraform: format, validity, tests on mocked AWS'
+	scripts/check-terraform.sh
+
 .PHONY: test-deploy
-test-deploy: $(VENV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
+test-deploy: $(VENV)/.installed $(CHECKOV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
 	@echo '== test-deploy: manifests, templates, scripts, load'
 	cargo build --quiet --bins --example gateway
 	$(VENV)/bin/pytest --quiet -rs tests/deploy
@@ -128,8 +134,29 @@ lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64; scripts/lambda.sh --help has t
 lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
+.PHONY: terraform-bootstrap
+terraform-bootstrap: ## Once in an AWS account: the bucket of Terraform's states [GITHUB_REPOSITORY=owner/name]
+	scripts/terraform-bootstrap.sh
+
+.PHONY: terraform-plan
+terraform-plan: ## Show what terraform/ would change: make terraform-plan ENV=dev
+	scripts/terraform-plan.sh
+
+.PHONY: terraform-apply
+terraform-apply: ## Do what that showed, about 11 dollars a day: make terraform-apply ENV=dev
+	scripts/terraform-apply.sh
+
+.PHONY: terraform-database
+terraform-database: ## The service's user in that database, and its Secret: make terraform-database ENV=dev
+	scripts/terraform-database.sh
+
+.PHONY: terraform-destroy
+terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE_IMAGES=yes]
+	scripts/terraform-destroy.sh
+
 # What the scripts read, from the command line or the environment.
 export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
+export ENV GITHUB_REPOSITORY
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
@@ -185,4 +212,10 @@ $(VENV)/.installed: tests/requirements.txt
 	@echo '== tools: installing Python tools into $(VENV)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(CHECKOV)/.installed: tests/checkov-requirements.txt
+	@echo '== tools: installing checkov into $(CHECKOV)'
+	python3 -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check -r tests/checkov-requirements.txt
 	@touch $@

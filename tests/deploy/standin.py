@@ -1,4 +1,4 @@
-"""Stands in for docker, kubectl, aws, eksctl, minikube, sam, curl and git on the PATH of the setup scripts.
+"""Stands in for docker, kubectl, aws, eksctl, minikube, sam, terraform, curl and git on the PATH of the setup scripts.
 
 It records each call, keeps what the call would have made in a file beside it, and answers as the real program does. A
 test can make any call fail or hang. It runs under whichever of those names it is linked as.
@@ -132,7 +132,8 @@ def aws():
     elif command == ["cloudformation", "wait"]:
         keep(stacks={**STATE["stacks"], option("--stack-name"): "CREATE_COMPLETE"}, cluster="ACTIVE")
     elif command == ["eks", "describe-cluster"]:
-        print(f"{STATE['cluster']}\tvpc-1") if STATE["cluster"] else missing("ResourceNotFoundException", "DescribeCluster")
+        asked = STATE["cluster"] if option("--query") == "cluster.status" else f"{STATE['cluster']}\tvpc-1"
+        print(asked) if STATE["cluster"] else missing("ResourceNotFoundException", "DescribeCluster")
     elif command == ["eks", "list-addons"]:
         print(STATE["addons"])
     elif command == ["eks", "describe-nodegroup"]:
@@ -162,6 +163,13 @@ def aws():
     elif command == ["ecr", "describe-images"]:
         tag = option("--image-ids").removeprefix("imageTag=")
         print("{}") if tag in STATE["pushed"] else missing("ImageNotFoundException", "DescribeImages")
+    elif command == ["secretsmanager", "get-secret-value"]:
+        print(json.dumps({"username": "administrator", "password": "Kept~Secret#1"}))
+    elif command == ["ecr", "list-images"]:
+        print("sha256:1" if STATE["pushed"] else "None") if STATE["repository"] else missing("RepositoryNotFoundException", "ListImages")
+    elif command == ["s3api", "head-bucket"]:
+        if not STATE["bucket"]:
+            refuse("An error occurred (404) when calling the HeadBucket operation: Not Found", 254)
     elif command == ["ecr", "get-login-password"]:
         print("password")
     elif command == ["elb", "describe-load-balancers"]:
@@ -178,6 +186,40 @@ def sam():
         keep(stacks={name: state for name, state in STATE["stacks"].items() if name != "math-service"})
 
 
+def terraform():
+    folder, command = pathlib.Path(ARGS[0].removeprefix("-chdir=")), ARGS[1]
+    if folder.name == "bootstrap":
+        local = folder / "terraform.tfstate"
+        if command == "apply":
+            keep(bucket=True)
+            local.write_text("{}") if (folder / "backend_override.tf").exists() else None
+        return
+    if command == "plan":
+        (out,) = (argument.removeprefix("-out=") for argument in ARGS if argument.startswith("-out="))
+        (folder / out).write_text("a plan")
+    elif command == "apply":
+        keep(environment="there", cluster="ACTIVE", repository=True)
+    elif command == "destroy":
+        keep(environment="", cluster=None, repository=False)
+    elif command == "state" and STATE["environment"]:
+        print("aws_ecr_repository.service[0]\naws_vpc.main")
+    elif command == "output":
+        values = {"cluster_name": "math-service-dev", "kubectl_command": "aws eks update-kubeconfig --name math-service-dev", "region": "eu-west-1", "vpc_id": "vpc-1"}
+        values |= {"registry_url": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/my-math-service", "state_url": "dynamodb://math-service-dev-state?region=eu-west-1"}
+        if STATE["database"]:
+            values |= {"database_host": "db.example", "database_name": "math_service", "database_secret": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:rds!db-1"}
+        answers = {name: {"sensitive": False, "type": "string", "value": value} for name, value in values.items()}
+        print(json.dumps(answers if STATE["environment"] else {}, indent=2))
+
+
+def jq():
+    print(json.load(sys.stdin)[ARGS[-1].removeprefix(".")])
+
+
+def openssl():
+    print("0123456789abcdef" * 4)
+
+
 def kubectl():
     if ARGS[0] == "kustomize":
         print((FOLDER / "rendered" / pathlib.Path(ARGS[1]).name).read_text())
@@ -191,6 +233,11 @@ def kubectl():
             keep(balancer="there")
         if "autoscaler" in words:
             keep(autoscaler=1)
+    elif command[0] == "exec":
+        (FOLDER / "exec.txt").write_text(sys.stdin.read())
+    elif words.startswith("create configmap"):
+        sys.stdin.read()
+        print("kind: ConfigMap")
     elif words.startswith("scale deployment.apps/cluster-autoscaler"):
         keep(autoscaler=int(option("--replicas")))
     elif words.startswith("get deployment cluster-autoscaler"):

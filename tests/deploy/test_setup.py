@@ -15,9 +15,9 @@ import pytest
 import yaml
 from support import PATIENCE_SECONDS, ROOT, cannot_run, read_yaml
 
-STANDINS = ["aws", "cargo", "curl", "docker", "eksctl", "git", "kubectl", "minikube", "rustup", "sam", "uname"]
+STANDINS = ["aws", "cargo", "curl", "docker", "eksctl", "git", "jq", "kubectl", "minikube", "openssl", "rustup", "sam", "terraform", "uname"]
 # What the scripts use of any system; nothing else of this machine is on their PATH.
-SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
+SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "find", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
 SCRIPTS = [
     "minikube", "minikube-down", "eks", "eks-down", "eks-pause", "eks-resume", "jobs-access", "jobs-access-down", "lambda", "lambda-down"
 ]
@@ -38,6 +38,7 @@ NOTHING_YET = {
     "commit": COMMIT, "answer": '{"result":15.0}', "minikube": False, "loaded": [], "stacks": {}, "settles": {}, "cluster": None,
     "addons": "", "rights": False, "nodes": 0, "min_nodes": 2, "max_nodes": 3, "repository": False, "pushed": [], "balancer": "",
     "balancer_comes": True, "balancer_goes": True, "autoscaler": None, "service_rights": False, "entries": {}, "function_for": None,
+    "bucket": False, "environment": "", "database": False,
 }
 RUNNING = {
     "stacks": {CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE", "math-service": "CREATE_COMPLETE"},
@@ -57,6 +58,9 @@ def rendered_text(folder: str) -> str:
 
 class World:
     """A machine with the stand-ins on its PATH, and what they remember."""
+
+    # Whose scripts run.
+    tree = ROOT
 
     def __init__(self, folder):
         self.folder = folder
@@ -90,7 +94,7 @@ class World:
     def start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen:
         (self.folder / "calls.log").write_text("")
         return subprocess.Popen(
-            [ROOT / f"scripts/{name}.sh", *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [self.tree / f"scripts/{name}.sh", *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             # A group of its own, as a terminal makes it: Ctrl-C reaches the script and what it runs.
             start_new_session=True,
             # Tests that run in the background ignore SIGINT, and a shell cannot trap what it was started to ignore.
