@@ -5,6 +5,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
+# Built once, without optimisation: under a minute of CPU each. The version is in the path, so that another one is built.
+CARGO_DENY := .tools/cargo-deny-0.20.2/bin/cargo-deny
+CARGO_AUDITABLE := .tools/cargo-auditable-0.7.7/bin/cargo-auditable
+AUDITABLE2CDX := .tools/auditable2cdx-0.1.0/bin/auditable2cdx
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
@@ -19,6 +23,13 @@ FUZZ_RUNS ?= 200000
 .PHONY: help
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: version
+version: ## Print the version, which Cargo.toml alone says
+	@echo $(VERSION)
+
+.PHONY: tools
+tools: $(VENV)/.installed ## Install the Python tools of the tests into .tools
 
 .PHONY: run
 run: ## Serve on http://localhost:8000
@@ -35,7 +46,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint lint-workflows deny test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -46,9 +57,25 @@ lint: ## Format, clippy and docs, warnings are errors
 	cargo clippy --quiet --bin lambda $(LAMBDA_FEATURES) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
 
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.installed ## The workflows of .github: their schema, and what zizmor finds dangerous in them
+	@echo '== lint-workflows: schema, zizmor'
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/bin/zizmor --offline --quiet .github
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, where they come from, known flaws
+	@echo '== deny: dependencies'
+	CARGO_DENY=$(CARGO_DENY) scripts/deny.sh
+
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
 	apt-get install --yes --no-install-recommends postgresql
+
+.PHONY: prometheus
+prometheus: ## Install Debian's promtool, which checks the rules of deploy/alarms
+	apt-get install --yes --no-install-recommends prometheus
 
 .PHONY: test-rust
 test-rust: $(VENV)/.installed ## Unit tests, API tests on both binaries, parity through eight front doors
@@ -115,7 +142,36 @@ lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
 # What the scripts read, from the command line or the environment.
-export OVERLAY ARCHITECTURE DELETE_IMAGES
+export OVERLAY ARCHITECTURE DELETE_IMAGES STACK PARAMETERS BUILD EXPECT IMAGE CONTEXT URL KEEP
+
+.PHONY: bundle
+bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]
+	PATH=$$PATH:$$PWD/$(VENV)/bin sam build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
+
+.PHONY: smoke
+smoke: ## Ask a deployed service for a sum and its version: make smoke URL=https://… [EXPECT=1.2.3]
+	scripts/smoke.sh
+
+.PHONY: rollout
+rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL]
+	scripts/rollout.sh
+
+.PHONY: kind-e2e
+kind-e2e: ## The manifests on a kind cluster: an update under load, the autoscaler (needs Docker and kind) [KEEP=yes]
+	scripts/kind-e2e.sh
+
+.PHONY: reproducible
+reproducible: ## Build what ships twice, in folders of its own, and compare the bytes (about 5 minutes)
+	scripts/reproducible.sh
+
+.PHONY: sbom
+sbom: $(AUDITABLE2CDX) ## Read the bill of materials out of a binary: make sbom BINARY=… SBOM=….cdx.json
+	@test -n '$(BINARY)' -a -n '$(SBOM)' || { echo 'usage: make sbom BINARY=… SBOM=….cdx.json' >&2; exit 2; }
+	$(AUDITABLE2CDX) '$(BINARY)' >'$(SBOM)'
+
+.PHONY: release
+release: ## Write a new version into every file that names it: make release VERSION=1.2.3
+	scripts/release.sh '$(VERSION)'
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
@@ -165,4 +221,11 @@ $(VENV)/.installed: tests/requirements.txt
 	@echo '== tools: installing Python tools into $(VENV)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+# A tool in Rust, named by its path: .tools/NAME-VERSION/bin/NAME.
+.tools/%:
+	@echo '== tools: building $(notdir $@)'
+	env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(patsubst %/bin/$(notdir $@),%,$@) \
+	  $(notdir $@)@$(lastword $(subst -, ,$(patsubst %/bin/$(notdir $@),%,$@)))
 	@touch $@
