@@ -5,10 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
-# Built once, without optimisation: under a minute of CPU each. The version is in the path, so that another one is built.
-CARGO_DENY := .tools/cargo-deny-0.20.2/bin/cargo-deny
-CARGO_AUDITABLE := .tools/cargo-auditable-0.7.7/bin/cargo-auditable
-AUDITABLE2CDX := .tools/auditable2cdx-0.1.0/bin/auditable2cdx
+include scripts/tools.mk
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
@@ -67,7 +64,7 @@ lint-workflows: $(VENV)/.installed ## The workflows of .github: their schema, an
 .PHONY: deny
 deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, where they come from, known flaws
 	@echo '== deny: dependencies'
-	CARGO_DENY=$(CARGO_DENY) scripts/deny.sh
+	CARGO_DENY='$(CARGO_DENY)' scripts/deny.sh
 
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
@@ -156,18 +153,19 @@ smoke: ## Ask a deployed service for a sum and its version: make smoke URL=https
 rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL]
 	scripts/rollout.sh
 
-.PHONY: kind-e2e
-kind-e2e: ## The manifests on a kind cluster: an update under load, the autoscaler (needs Docker and kind) [KEEP=yes]
-	scripts/kind-e2e.sh
+.PHONY: kind
+kind: ## The manifests on a kind cluster: an update under load, the autoscaler (needs Docker and kind) [KEEP=yes]
+	scripts/kind.sh
 
 .PHONY: reproducible
-reproducible: ## Build what ships twice, in folders of its own, and compare the bytes (about 5 minutes)
-	scripts/reproducible.sh
+reproducible: $(CARGO_AUDITABLE) ## Build the server and the bundle twice each, in folders of their own; compare the bytes (10 minutes)
+	PATH='$(dir $(CARGO_AUDITABLE))':$$PATH scripts/reproducible.sh container
+	scripts/reproducible.sh bundle
 
 .PHONY: sbom
 sbom: $(AUDITABLE2CDX) ## Read the bill of materials out of a binary: make sbom BINARY=… SBOM=….cdx.json
 	@test -n '$(BINARY)' -a -n '$(SBOM)' || { echo 'usage: make sbom BINARY=… SBOM=….cdx.json' >&2; exit 2; }
-	$(AUDITABLE2CDX) '$(BINARY)' >'$(SBOM)'
+	'$(AUDITABLE2CDX)' '$(BINARY)' >'$(SBOM)'
 
 .PHONY: release
 release: ## Write a new version into every file that names it: make release VERSION=1.2.3
@@ -221,11 +219,4 @@ $(VENV)/.installed: tests/requirements.txt
 	@echo '== tools: installing Python tools into $(VENV)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-	@touch $@
-
-# A tool in Rust, named by its path: .tools/NAME-VERSION/bin/NAME.
-.tools/%:
-	@echo '== tools: building $(notdir $@)'
-	env -u CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(patsubst %/bin/$(notdir $@),%,$@) \
-	  $(notdir $@)@$(lastword $(subst -, ,$(patsubst %/bin/$(notdir $@),%,$@)))
 	@touch $@

@@ -9,7 +9,7 @@ from support import PATIENCE_SECONDS, ROOT, running_server
 from test_setup import RUNNING, World, world  # noqa: F401  (a fixture)
 
 IMAGE = "111122223333.dkr.ecr.eu-west-2.amazonaws.com/my-math-service@sha256:" + "ab" * 32
-SCRIPTS = ["smoke", "rollout", "kind-e2e"]
+SCRIPTS = ["smoke", "rollout", "kind"]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_rollout_whose_way_back_fails_says_that_too(running):
 
 
 def test_the_kind_run_goes_from_nothing_to_more_pods_and_leaves_nothing(host):
-    said = host.run("kind-e2e")
+    said = host.run("kind")
     assert said.returncode == 0, said.stdout + said.stderr
     order = ["kind create cluster", "components.yaml", "patch deployment metrics-server", "apiservice", "docker build", "kind load", "apply --filename -",
              "curl", "locust .*AddUser", "locust .*MixedUser", "get hpa", "kind delete cluster"]
@@ -126,33 +126,33 @@ def test_the_kind_run_goes_from_nothing_to_more_pods_and_leaves_nothing(host):
 
 def test_an_update_that_loses_a_request_fails_the_kind_run(host):
     host.have(failures=1)
-    assert "1 of 900 requests failed during the update" in host.refused("kind-e2e")
+    assert "1 of 900 requests failed during the update" in host.refused("kind")
     assert host.state["kind"] is False, "and no cluster is left"
 
 
 def test_an_update_that_hardly_anybody_met_proves_nothing(host):
     host.have(requests=12)
-    assert "only 12 requests" in host.refused("kind-e2e")
+    assert "only 12 requests" in host.refused("kind")
 
 
 def test_an_autoscaler_that_stays_at_one_pod_fails_the_kind_run(host):
     host.have(wanted="1")
-    assert "the autoscaler is not ready in time" in host.refused("kind-e2e")
+    assert "the autoscaler is not ready in time" in host.refused("kind")
     assert host.made("describe pods")
 
 
 def test_a_load_that_ends_by_itself_fails_the_kind_run(host):
     host.when("^locust", "cannot connect")
-    assert "locust ended" in host.refused("kind-e2e")
+    assert "locust ended" in host.refused("kind")
 
 
 def test_the_kind_cluster_stays_for_those_who_ask(host):
-    assert host.run("kind-e2e", KEEP="yes").returncode == 0
+    assert host.run("kind", KEEP="yes").returncode == 0
     assert host.state["kind"] is True
 
 
 def test_the_kind_run_interrupted_leaves_nothing(host):
-    said = host.interrupted_at("kind-e2e", "rollout status")
+    said = host.interrupted_at("kind", "rollout status")
     assert "Interrupted while" in said
     assert host.state["kind"] is False
 

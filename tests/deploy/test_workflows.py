@@ -90,7 +90,7 @@ def test_every_task_that_a_workflow_calls_is_one_of_the_makefile():
         for word in command.split()
         if "=" not in word and not word.startswith("-")
     }
-    assert {"test", "test-container", "kind-e2e", "parity", "rollout", "lambda", "sbom"} <= called
+    assert {"test", "test-container", "kind", "parity", "rollout", "lambda", "sbom"} <= called
     # Where there is no terraform/, there is nothing for its workflow to do.
     there = tasks if (ROOT / "terraform").is_dir() else tasks | {"terraform-plan", "terraform-apply"}
     assert called <= there
@@ -122,7 +122,7 @@ def test_the_compilers_are_those_that_the_budget_was_counted_with():
 
 def test_kind_runs_the_kubernetes_of_the_cluster():
     version = read_yaml("cluster-config.yaml")["metadata"]["version"]
-    assert f"kindest/node:v{version}." in (ROOT / "scripts/kind-e2e.sh").read_text()
+    assert f"kindest/node:v{version}." in (ROOT / "scripts/kind.sh").read_text()
 
 
 def test_both_terraform_jobs_run_the_same_terraform():

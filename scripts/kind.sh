@@ -3,7 +3,7 @@
 # image, applies, adds two numbers through the Service; updates the Deployment under load, in which no request may fail;
 # burns CPU until the autoscaler adds pods. Then the cluster is deleted.
 #
-# Usage: make kind-e2e [KEEP=yes]     leaves the cluster math-service-e2e for you to look at
+# Usage: make kind [KEEP=yes]     leaves the cluster math-service-e2e for you to look at
 #
 # Needs Linux, kind, kubectl, curl, git, locust (make test installs it) and a running Docker.
 # shellcheck source=lib.sh
@@ -113,6 +113,6 @@ say "    it wants $wanted pods"
 cat <<EOF
 
 Next steps:
-  make kind-e2e KEEP=yes                     # the same, and the cluster stays
+  make kind KEEP=yes                         # the same, and the cluster stays
   kind delete cluster --name $cluster    # deletes it then
 EOF
