@@ -70,10 +70,6 @@ deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, whe
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
 	apt-get install --yes --no-install-recommends postgresql
 
-.PHONY: prometheus
-prometheus: ## Install Debian's promtool, which checks the rules of deploy/alarms
-	apt-get install --yes --no-install-recommends prometheus
-
 .PHONY: test-rust
 test-rust: $(VENV)/.installed ## Unit tests, API tests on both binaries, parity through eight front doors
 	@echo '== test-rust: units, API, parity'

@@ -137,3 +137,10 @@ def test_dependencies_are_looked_after_wherever_they_are_named():
     for file, ecosystem in (("Cargo.lock", "cargo"), ("requirements.txt", "pip"), ("Dockerfile", "docker")):
         for path in (path for path in tracked if path.rsplit("/", 1)[-1] == file):
             assert (ecosystem, "/" + path.removesuffix(file).rstrip("/")) in looked_after, path
+
+
+def test_every_variable_of_a_workflow_is_explained():
+    page = (ROOT / "docs/operations.md").read_text()
+    used = {name for text in TEXT.values() for name in re.findall(r"\bvars\.([A-Z_]+)", text)}
+    explained = set(re.findall(r"^\| `([A-Z_]+)` \|", page.split("\n## Releases\n")[1].split("\n## ")[0], re.MULTILINE))
+    assert used == explained
