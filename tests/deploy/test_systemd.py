@@ -1,10 +1,13 @@
 """deploy/systemd: the unit for a machine of its own, judged by systemd itself, and its settings by the service."""
 
+import http.client
+import os
 import re
 import shutil
+import signal
 import subprocess
 
-from support import ROOT, bytes_of, get, needs, running_server, seconds
+from support import PATIENCE_SECONDS, ROOT, bytes_of, free_port, get, needs, post_sum, running, running_server, seconds, server_binary
 
 UNIT = ROOT / "deploy/systemd/math-service.service"
 PAGE = ROOT / "docs/ec2.md"
@@ -90,3 +93,36 @@ def test_the_page_installs_the_files_that_are_here_where_the_unit_expects_them()
 def test_the_page_asks_for_tokens_of_the_second_version_only():
     page = PAGE.read_text()
     assert "HttpTokens=required" in page and "HttpPutResponseHopLimit=1" in page
+
+
+def calls_of(groups: list[str]) -> set[str]:
+    """The system calls of systemd's groups, which hold each other."""
+    program = needs("systemd-analyze", "know what a group of system calls holds")
+    found = set()
+    for group in groups:
+        text = subprocess.run([program, "syscall-filter", group], check=True, capture_output=True, text=True).stdout
+        members = [line.strip() for line in text.splitlines()[1:] if line.startswith("    ") and not line.strip().startswith("#")]
+        found |= {member for member in members if not member.startswith("@")}
+        found |= calls_of([member for member in members if member.startswith("@")])
+    return found
+
+
+def test_every_system_call_of_the_service_is_one_that_the_unit_allows(tmp_path):
+    strace = needs("strace", "see what the service asks of the kernel")
+    allowed, denied = options("Service")["SystemCallFilter"]
+    permitted = calls_of(allowed.split()) - calls_of(denied.removeprefix("~").split())
+    port, log = free_port(), tmp_path / "calls"
+    env = {**environment(), "PORT": str(port), "STATE_URL": f"sqlite://{tmp_path}/state.db", "LOAD_ENABLED": "true", "DRAIN_DELAY": "0s"}
+    with running([strace, "-f", "--output", str(log), server_binary()], port, env):
+        assert post_sum(port).status == 200
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+        connection.request("POST", "/fibonacci/next", headers={"X-Session-Key": "k" * 32})
+        assert connection.getresponse().status == 200
+        assert get(port, "/load?seconds=0.01").status == get(port, "/metrics").status == get(port, "/health").status == 200
+        connection.close()
+        # The service itself is told to stop, so that its drain is seen too.
+        os.kill(int(log.read_text().split(maxsplit=1)[0]), signal.SIGTERM)
+    made = set(re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE))
+    assert {"accept4", "fdatasync"} & made and len(made) > 20, made
+    # SQLite gives its files to their folder's owner when it runs as root, as tests may; the unit's user is nobody.
+    assert made - {"fchown"} <= permitted, made - permitted
