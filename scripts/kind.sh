@@ -31,10 +31,14 @@ ended() {
 }
 trap 'ended $?' EXIT
 
+# Its figures are there from its first second on.
+load_has_begun() { load_goes_on && [[ -s $report/$1_stats.csv ]]; }
+
 # begin_load CLASS USERS: in the background, on the service.
 begin_load() {
   locust --host "$url" --headless --users "$2" --spawn-rate "$2" --only-summary --csv "$report/$1" "$1" >"$report/$1.log" 2>&1 &
   load=$!
+  wait_for 60 'the load' load_has_begun "$1" || fail 'locust does not begin'
 }
 
 # end_load CLASS: and in `requests` and `failures` what came of it.
@@ -93,7 +97,6 @@ URL=$url or_diagnose "$url" scripts/smoke.sh
 step 'updating under load'
 begin_load AddUser 20
 sleep "$poll_seconds"
-load_goes_on
 apply "$image:second"
 wait_for_rollout
 or_diagnose 'the end of the old pods' wait_for 120 'the end of the old pods' no_pod_is_leaving
