@@ -12,6 +12,12 @@ RULES = ROOT / "deploy/alarms/prometheus.yaml"
 TRIALS = ROOT / "deploy/alarms/prometheus.test.yaml"
 # Of kube-state-metrics and of Prometheus itself; everything else is ours.
 OTHERS = re.compile(r"kube_|ALERTS")
+# By AWS's pages of metrics for Lambda, HTTP APIs and DynamoDB: CloudWatch takes any name, and waits for ever.
+MEASURED_BY_AWS = {
+    "AWS/Lambda": {"Errors", "Throttles"},
+    "AWS/ApiGateway": {"5xx", "Count", "Latency"},
+    "AWS/DynamoDB": {"WriteThrottleEvents"},
+}
 
 
 def promtool(*arguments) -> subprocess.CompletedProcess:
@@ -102,6 +108,7 @@ def test_an_alarm_watches_this_stack(alarms):
         properties = alarm["Properties"]
         metrics = [properties] if "MetricName" in properties else [m["MetricStat"]["Metric"] for m in properties["Metrics"] if "MetricStat" in m]
         for metric in metrics:
+            assert metric["MetricName"] in MEASURED_BY_AWS[metric["Namespace"]], name
             (dimension,) = metric["Dimensions"]
             expected = {"AWS/Lambda": "FunctionName", "AWS/ApiGateway": "ApiId", "AWS/DynamoDB": "TableName"}[metric["Namespace"]]
             assert dimension["Name"] == expected and not isinstance(dimension["Value"], str), name
