@@ -72,6 +72,13 @@ def test_no_secret_is_stored_and_none_is_read():
     assert not [name for name, text in TEXT.items() if re.search(r"\bsecrets\.|AWS_SECRET|access-key", text)]
 
 
+def test_no_checkout_leaves_its_token_behind():
+    checkouts = [(where, step) for where, job in jobs() for step in job["steps"] if "actions/checkout" in step.get("uses", "")]
+    assert len(checkouts) >= 8
+    for where, step in checkouts:
+        assert step["with"]["persist-credentials"] is False, where
+
+
 @pytest.mark.parametrize("where, script", scripts())
 def test_a_script_of_a_workflow_is_sound_and_nothing_is_pasted_into_it(where, script):
     assert "${{" not in script, f"{where}: what an attacker may name reaches a script as a variable only"
