@@ -38,7 +38,8 @@ load_has_begun() { load_goes_on && [[ -s $report/$1_stats.csv ]]; }
 begin_load() {
   locust --host "$url" --headless --users "$2" --spawn-rate "$2" --only-summary --csv "$report/$1" "$1" >"$report/$1.log" 2>&1 &
   load=$!
-  wait_for 60 'the load' load_has_begun "$1" || fail 'locust does not begin'
+  # However long the cluster is waited for: this is about a program on this machine.
+  WAIT_SECONDS=60 wait_for 60 'the load' load_has_begun "$1" || fail 'locust does not begin'
 }
 
 # end_load CLASS: and in `requests` and `failures` what came of it.
