@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 VENV := .tools/venv
 CHECKOV := .tools/checkov
+include scripts/tools.mk
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
@@ -20,6 +21,13 @@ FUZZ_RUNS ?= 200000
 .PHONY: help
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: version
+version: ## Print the version, which Cargo.toml alone says
+	@echo $(VERSION)
+
+.PHONY: tools
+tools: $(VENV)/.installed ## Install the Python tools of the tests into .tools
 
 .PHONY: run
 run: ## Serve on http://localhost:8000
@@ -36,7 +44,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -46,6 +54,18 @@ lint: ## Format, clippy and docs, warnings are errors
 	cargo clippy --quiet --bin math-service $(CONTAINER_FEATURES) -- -D warnings
 	cargo clippy --quiet --bin lambda $(LAMBDA_FEATURES) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.installed ## The workflows of .github: their schema, and what zizmor finds dangerous in them
+	@echo '== lint-workflows: schema, zizmor'
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/bin/zizmor --offline --quiet .github
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, where they come from, known flaws
+	@echo '== deny: dependencies'
+	CARGO_DENY='$(CARGO_DENY)' scripts/deny.sh
 
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
@@ -156,7 +176,37 @@ terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE
 
 # What the scripts read, from the command line or the environment.
 export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
-export ENV GITHUB_REPOSITORY
+export ENV GITHUB_REPOSITORY STACK PARAMETERS BUILD EXPECT IMAGE CONTEXT URL KEEP
+
+.PHONY: bundle
+bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]
+	PATH=$$PATH:$$PWD/$(VENV)/bin sam build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
+
+.PHONY: smoke
+smoke: ## Ask a deployed service for a sum and its version: make smoke URL=https://… [EXPECT=1.2.3]
+	scripts/smoke.sh
+
+.PHONY: rollout
+rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL]
+	scripts/rollout.sh
+
+.PHONY: kind
+kind: ## The manifests on a kind cluster: an update under load, the autoscaler (needs Docker and kind) [KEEP=yes]
+	scripts/kind.sh
+
+.PHONY: reproducible
+reproducible: $(CARGO_AUDITABLE) ## Build the server and the bundle twice each, in folders of their own; compare the bytes (10 minutes)
+	PATH='$(dir $(CARGO_AUDITABLE))':$$PATH scripts/reproducible.sh container
+	scripts/reproducible.sh bundle
+
+.PHONY: sbom
+sbom: $(AUDITABLE2CDX) ## Read the bill of materials out of a binary: make sbom BINARY=… SBOM=….cdx.json
+	@test -n '$(BINARY)' -a -n '$(SBOM)' || { echo 'usage: make sbom BINARY=… SBOM=….cdx.json' >&2; exit 2; }
+	'$(AUDITABLE2CDX)' '$(BINARY)' >'$(SBOM)'
+
+.PHONY: release
+release: ## Write a new version into every file that names it: make release VERSION=1.2.3
+	scripts/release.sh '$(VERSION)'
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each

@@ -1,4 +1,5 @@
-"""Stands in for docker, kubectl, aws, eksctl, minikube, sam, terraform, curl and git on the PATH of the setup scripts.
+"""Stands in for docker, kubectl, aws, eksctl, minikube, kind, sam, terraform, locust, curl and git on the PATH of the
+scripts.
 
 It records each call, keeps what the call would have made in a file beside it, and answers as the real program does. A
 test can make any call fail or hang. It runs under whichever of those names it is linked as.
@@ -69,7 +70,33 @@ def git():
 
 
 def curl():
-    print(STATE["answer"], end="")
+    if ARGS[-1].endswith("/livez"):
+        print('{"status":"ok"}', end="")
+    elif "accept: application/json" in ARGS:
+        print(json.dumps({"name": "math-service", "version": STATE["version"], "target": "container"}, separators=(",", ":")))
+    else:
+        print(STATE["answer"], end="")
+
+
+def kind():
+    if ARGS[:2] == ["create", "cluster"]:
+        keep(kind=True)
+    elif ARGS[:2] == ["delete", "cluster"]:
+        keep(kind=False)
+
+
+def locust():
+    """Loads until SIGTERM, and then says what came of it, as the real one does."""
+    failures = STATE["failures"]
+
+    def report(*_):
+        rows = ["Type,Name,Request Count,Failure Count,Median Response Time", f"POST,/,{STATE['requests']},{failures},1", f",Aggregated,{STATE['requests']},{failures},1"]
+        pathlib.Path(option("--csv") + "_stats.csv").write_text("\n".join(rows) + "\n")
+        sys.exit(1 if failures else 0)
+
+    signal.signal(signal.SIGTERM, report)
+    pathlib.Path(option("--csv") + "_stats.csv").write_text("Type,Name,Request Count,Failure Count,Median Response Time\n")
+    time.sleep(60)
 
 
 def minikube():
@@ -229,6 +256,8 @@ def kubectl():
     if command[0] == "apply":
         text = sys.stdin.read() if command[-1] == "-" else ""
         (FOLDER / "applied.yaml").write_text(text) if text else None
+        if text and STATE["revision"] is not None:
+            keep(revision=STATE["revision"] + STATE["changes"])
         if "type: LoadBalancer" in text and STATE["balancer_comes"]:
             keep(balancer="there")
         if "autoscaler" in words:
@@ -246,6 +275,8 @@ def kubectl():
         print("pod/cluster-autoscaler-1\n" * (STATE["autoscaler"] or 0), end="")
     elif words.startswith("get nodes --output name"):
         print("node/n\n" * STATE["nodes"], end="")
+    elif words.startswith("get nodes --output") and "InternalIP" in words:
+        print("172.18.0.2", end="")
     elif words.startswith("get nodes --output") and "architecture" in words:
         print("amd64", end="")
     elif words.startswith("get nodes --output"):
@@ -254,6 +285,14 @@ def kubectl():
         print(HOSTNAME if STATE["balancer"] else "", end="")
     elif words.startswith("get service") and "nodePort" in words:
         print("30080", end="")
+    elif words.startswith("config current-context"):
+        print("somewhere")
+    elif words.startswith("get deployment/") and "revision" in words:
+        print(STATE["revision"] or "", end="")
+    elif words.startswith("rollout undo"):
+        keep(revision=STATE["revision"] + 1, version=STATE["former_version"], answer='{"result":15.0}')
+    elif words.startswith("get hpa"):
+        print(STATE["wanted"], end="")
     elif words.startswith("delete service") and STATE["balancer"]:
         keep(balancer="going" if STATE["balancer_goes"] else "there")
 

@@ -15,7 +15,10 @@ import pytest
 import yaml
 from support import PATIENCE_SECONDS, ROOT, cannot_run, read_yaml
 
-STANDINS = ["aws", "cargo", "curl", "docker", "eksctl", "git", "jq", "kubectl", "minikube", "openssl", "rustup", "sam", "terraform", "uname"]
+STANDINS = [
+    "aws", "cargo", "curl", "docker", "eksctl", "git", "jq", "kind", "kubectl", "locust", "minikube", "openssl", "rustup", "sam",
+    "terraform", "uname",
+]
 # What the scripts use of any system; nothing else of this machine is on their PATH.
 SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "find", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
 SCRIPTS = [
@@ -39,6 +42,8 @@ NOTHING_YET = {
     "addons": "", "rights": False, "nodes": 0, "min_nodes": 2, "max_nodes": 3, "repository": False, "pushed": [], "balancer": "",
     "balancer_comes": True, "balancer_goes": True, "autoscaler": None, "service_rights": False, "entries": {}, "function_for": None,
     "bucket": False, "environment": "", "database": False,
+    # What a deployment is judged by: its revision (none before the first), what answers, what a load met, who wants pods.
+    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
 }
 RUNNING = {
     "stacks": {CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE", "math-service": "CREATE_COMPLETE"},
