@@ -12,6 +12,7 @@ pub mod host;
 pub mod json;
 pub mod path;
 pub mod scheme;
+pub mod shortcut;
 
 use axum::routing::MethodRouter;
 
