@@ -80,10 +80,10 @@ pub(crate) fn add(
     State(addition): State<Addition>,
     request: Request,
 ) -> impl Future<Output = Result<Answer<Sum>, Problem>> + Send {
-    // Begun out here, so that the future carries the body alone.
-    let body = json::body(request, addition.max_body_bytes);
+    // Out here, so that the future does not carry the request.
+    let body = json::accept(request, addition.max_body_bytes);
     async move {
-        let [a, b] = json::numbers(&body.await?, ["a", "b"])?;
+        let [a, b] = json::numbers(&body?.read().await?, ["a", "b"])?;
         info!(a, b, "Received addition request");
 
         if !addition.delay.is_zero() {
