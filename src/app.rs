@@ -1,6 +1,6 @@
 //! The only wiring: a checked [`Config`] becomes the service that both targets call.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{net::IpAddr, num::NonZero, sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -16,7 +16,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 use crate::{
     addition::{self, Addition},
     auth::{Callers, oidc::Oidc},
-    config::Config,
+    config::{Config, MOST_LOAD_SLOTS},
     fibonacci::{self, Fibonacci},
     http::{
         Routes, docs,
@@ -64,6 +64,12 @@ impl App {
     /// # Errors
     /// When two routes or two metrics collide: a programming mistake.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
+        let processors = match target {
+            // Asking takes twenty system calls.
+            Target::Container => std::thread::available_parallelism().map_or(1, NonZero::get),
+            // One event at a time.
+            Target::Lambda => 1,
+        };
         let lifecycle = Lifecycle::default();
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
         let addition = Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes };
@@ -71,7 +77,7 @@ impl App {
         let load = Load {
             is_enabled: config.load_enabled,
             max_seconds: config.load_max_seconds,
-            slots: config.load_slots,
+            slots: config.load_slots.unwrap_or(processors.min(MOST_LOAD_SLOTS)),
         };
         routes.extend(load::routes(load, &metrics)?);
         routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
@@ -80,7 +86,7 @@ impl App {
             max_index: config.fibonacci_max_index,
             callers: callers(config),
             state: state.clone(),
-            slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            slots: Arc::new(Semaphore::new(processors)),
         }));
         routes.extend(health::routes(target, lifecycle.clone(), state));
         routes.extend(docs::routes());

@@ -36,7 +36,8 @@ impl Shortcut {
         F: Future<Output: IntoResponse> + Send + 'static,
     {
         // Not an async block, which would carry what it awaits twice.
-        let handler = move |request| -> Answering { Box::pin(handler(request).map(F::Output::into_response)) };
+        let handler =
+            move |request| -> Answering { Box::pin(handler(request).map(F::Output::into_response)) };
         Self { path, method, handler: Box::new(handler) }
     }
 

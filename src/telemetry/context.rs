@@ -108,7 +108,8 @@ impl AsRef<[u8]> for Id {
 fn new_id() -> HeaderValue {
     let id = fastrand::u128(..).to_ne_bytes().map(|byte| HEXADECIMAL[usize::from(byte)]);
     // With its count of references from the start: the answer has a second one.
-    HeaderValue::from_maybe_shared(Bytes::from_owner(Id(id))).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    HeaderValue::from_maybe_shared(Bytes::from_owner(Id(id)))
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
