@@ -4,7 +4,7 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, num::NonZero, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
@@ -173,8 +173,8 @@ pub struct Config {
     pub load_enabled: bool,
     /// Most CPU seconds that one request may burn.
     pub load_max_seconds: f64,
-    /// Requests that burn CPU at once.
-    pub load_slots: usize,
+    /// Requests that burn CPU at once; one a processor where none is given.
+    pub load_slots: Option<usize>,
     /// The last index of the Fibonacci sequence that is served.
     pub fibonacci_max_index: u64,
     /// Where sequences are kept.
@@ -468,17 +468,17 @@ fn positive_seconds(value: &str) -> Result<f64, String> {
 }
 
 /// Half of the threads that tokio keeps for blocking work: burning never takes those of others.
-const MOST_LOAD_SLOTS: usize = 256;
+pub const MOST_LOAD_SLOTS: usize = 256;
 
 /// A number of slots, or `CPUs`: as many as there are processors, a container's CPU limit considered.
-fn load_slots(value: &str) -> Result<usize, String> {
+fn load_slots(value: &str) -> Result<Option<usize>, String> {
     if value.eq_ignore_ascii_case("CPUs") {
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        return Ok(processors.min(MOST_LOAD_SLOTS));
+        return Ok(None);
     }
     number(value)
         .ok()
         .filter(|slots| (1..=MOST_LOAD_SLOTS).contains(slots))
+        .map(Some)
         .ok_or_else(|| format!("a whole number from 1 to {MOST_LOAD_SLOTS}, or CPUs"))
 }
 
@@ -620,7 +620,7 @@ mod tests {
         assert!(!config.emf_metrics);
         assert!(!config.load_enabled, "burning CPU is off unless asked for");
         assert_eq!(config.load_max_seconds, 20.0);
-        assert_eq!(config.load_slots, std::thread::available_parallelism().unwrap().get().min(256));
+        assert_eq!(config.load_slots, None);
         assert_eq!(config.state_url, Location::Sqlite("data/state.db".into()));
         assert!(!config.allow_embedded_store && !config.in_kubernetes);
     }
@@ -718,8 +718,8 @@ mod tests {
         assert_eq!((error.variable, error.value.as_str()), ("LOAD_MAX_SECONDS", "10"));
         assert!(error.to_string().contains("REQUEST_TIMEOUT (10s)"), "{error}");
         let slots = |value| config(&[("LOAD_SLOTS", value)]).unwrap().load_slots;
-        assert_eq!(slots("3"), 3);
-        assert_eq!(slots("cpus"), slots("CPUs"));
+        assert_eq!(slots("3"), Some(3));
+        assert_eq!((slots("cpus"), slots("CPUs")), (None, None));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod json;
 pub mod path;
 pub mod scheme;
+pub mod shortcut;
 
 use axum::routing::MethodRouter;
 

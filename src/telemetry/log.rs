@@ -134,8 +134,9 @@ const MESSAGE: &str = "message";
 /// takes three times as long. From 10^16 on, JSON has an exponent.
 fn whole(value: f64) -> Option<i64> {
     const LIMIT: f64 = 1e15;
-    let is_whole = value.abs() < LIMIT && value.fract() == 0.0 && (value != 0.0 || value.is_sign_positive());
-    is_whole.then_some(value as i64)
+    let whole = value as i64;
+    let is_whole = whole as f64 == value && value.abs() < LIMIT && (whole != 0 || value.is_sign_positive());
+    is_whole.then_some(whole)
 }
 
 impl Visit for Line<'_> {

@@ -29,6 +29,10 @@ const ROOM: usize = 8 * 1024;
 /// How long lines are collected before they are written together.
 const BATCH: Duration = Duration::from_millis(5);
 
+/// Bytes that are written at once even so: what is collected shall still be in the processor's cache when the next
+/// lines overwrite it. And no more than a pipe holds.
+const FULL_BATCH: usize = 64 * 1024;
+
 /// A handle on the buffer; clones share it.
 #[derive(Clone)]
 pub struct Writer(Arc<Shared>);
@@ -119,10 +123,11 @@ impl Writer {
     }
 
     fn queue(&self, mut pending: MutexGuard<'_, Pending>, line: &[u8]) {
-        let was_empty = pending.lines.is_empty();
+        let before = pending.lines.len();
         pending.lines.extend_from_slice(line);
+        let is_due = before == 0 || (before < FULL_BATCH && pending.lines.len() >= FULL_BATCH);
         drop(pending);
-        if was_empty {
+        if is_due {
             self.0.filled.notify_one();
         }
     }
@@ -213,8 +218,8 @@ impl Writer {
             while pending.lines.is_empty() && !pending.is_probing {
                 pending = self.0.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
-            drop(pending);
-            thread::sleep(BATCH);
+            let is_small = |pending: &mut Pending| pending.lines.len() < FULL_BATCH;
+            drop(self.0.filled.wait_timeout_while(pending, BATCH, is_small));
             self.flush();
         }
     }
