@@ -7,6 +7,7 @@
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
 //! - [`addition`], [`load`], [`fibonacci`]: the workloads. They know neither each other nor the target.
+//! - `lab`: what autoscalers will do, for the command `math-lab` alone.
 //! - [`auth`]: who is calling.
 //! - [`store`]: the state that replicas share.
 //! - [`problem`]: the one error type that reaches clients.
@@ -19,6 +20,8 @@ pub mod auth;
 pub mod config;
 pub mod fibonacci;
 pub mod http;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod lifecycle;
 pub mod load;
 pub mod problem;
