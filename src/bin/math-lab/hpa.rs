@@ -9,7 +9,8 @@ use std::{
 
 use clap::{Args, Subcommand};
 use math_service::lab::hpa::{
-    cases,
+    cases, explain, minor_of,
+    objects::{self, Objects},
     trace::{self, Line, Said},
 };
 use serde::Serialize;
@@ -26,6 +27,9 @@ pub(crate) enum Command {
     /// Replay a recorded run of the real controller, and compare
     #[command(after_help = REPLAY_HELP)]
     Replay(Replay),
+    /// Explain step by step what would happen now, from what kubectl prints
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(Explain),
 }
 
 const DECIDE_HELP: &str = "\
@@ -68,11 +72,54 @@ pub(crate) struct Replay {
     table: bool,
 }
 
+const EXPLAIN_HELP: &str = "\
+To see what the autoscaler `web` would do:
+  kubectl get hpa,deployments,pods -o yaml > now.yaml
+  kubectl get --raw /apis/metrics.k8s.io/v1beta1/namespaces/default/pods > metrics.json
+  math-lab hpa explain now.yaml --metrics metrics.json
+
+Files are YAML or JSON, with one object, a List, or several documents; every autoscaler in them is explained. Metrics may
+also be those of custom.metrics.k8s.io and external.metrics.k8s.io. Without a Deployment (or what else is scaled) the
+replicas are those of the autoscaler's status, and the pods those that the target made.";
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    /// Autoscalers and pods, as `kubectl get hpa,pods -o yaml` prints them; `-` is standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Metrics, as `kubectl get --raw` prints them
+    #[arg(long)]
+    metrics: Vec<PathBuf>,
+    /// The present, such as 2026-11-20T12:04:37Z; the newest time in the files when not given
+    #[arg(long)]
+    now: Option<String>,
+    /// The version of Kubernetes, 1.32 or later
+    #[arg(long, default_value = "1.35", value_parser = release)]
+    kubernetes: u32,
+}
+
+fn release(text: &str) -> Result<u32, String> {
+    minor_of(text).filter(|minor| *minor >= 32).ok_or_else(|| "a version is 1.32 or later".into())
+}
+
+fn explain(arguments: &Explain, out: &mut impl Write) -> Result<ExitCode, String> {
+    let mut objects = Objects::default();
+    for path in arguments.files.iter().chain(&arguments.metrics) {
+        let text = String::from_utf8(unzipped(read(Some(path))?)?)
+            .map_err(|_| format!("{} is not text", path.display()))?;
+        objects.merge(objects::read(&text).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
+    let text = explain::explain(&objects, arguments.now.as_deref(), arguments.kubernetes)?;
+    out.write_all(text.as_bytes()).map_err(unwritten)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn run(command: Command) -> Result<ExitCode, String> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let code = match command {
         Command::Decide(arguments) => decide(&arguments, &mut out),
         Command::Replay(arguments) => replay(&arguments, &mut out),
+        Command::Explain(arguments) => explain(&arguments, &mut out),
     }?;
     out.flush().map_err(unwritten)?;
     Ok(code)

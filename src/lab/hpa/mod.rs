@@ -24,7 +24,7 @@ pub mod calculator;
 pub mod cases;
 pub mod closed;
 pub mod controller;
-// pub mod explain;
+pub mod explain;
 pub mod go;
 pub mod objects;
 pub mod pods;
