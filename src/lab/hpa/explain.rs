@@ -327,7 +327,9 @@ impl<'a> Case<'a> {
             out.step(format!("Policies: {}. Earlier changes in their periods count, too, and are only in the controller's memory.", policies(rules)));
         }
         out.step(match limited.reason {
-            "DesiredWithinRange" => format!("{} is within bounds and rates.", replicas(limited.replicas)),
+            "DesiredWithinRange" => {
+                format!("That is within bounds and rates: {}.", replicas(limited.replicas))
+            }
             "TooFewReplicas" => format!("minReplicas lifts it to {}.", limited.replicas),
             "TooManyReplicas" => format!("maxReplicas cuts it to {}.", limited.replicas),
             "ScaleUpLimit" if self.hpa.behavior.is_none() => format!(
@@ -476,10 +478,10 @@ fn filling(ratio: f64, unready: i64, missing: i64, filled: f64, percent: Option<
             (true, None) => "as using just the target".into(),
             (false, _) => "as using nothing".into(),
         };
-        who.push(format!("{} without a sample count, each {stand_in}", pods(missing)));
+        who.push(format!("those without a sample ({missing}) count, each {stand_in}"));
     }
     if unready > 0 && ratio > 1.0 {
-        who.push(format!("{} that are not ready count as using nothing", pods(unready)));
+        who.push(format!("those that are not ready ({unready}) count as using nothing"));
     }
     let way = if ratio < 1.0 { "down" } else { "up" };
     format!("On the way {way}, {}: {}.", who.join(", and "), number(filled))
@@ -496,6 +498,7 @@ fn policies(rules: &Rules) -> String {
         .collect();
     match rules.select_policy {
         SelectPolicy::Disabled => "this direction is disabled".into(),
+        _ if each.len() == 1 => format!("at most {}", each.join("")),
         SelectPolicy::Max => format!("at most {}, whichever is more", each.join(" or ")),
         SelectPolicy::Min => format!("at most {}, whichever is less", each.join(" or ")),
     }
