@@ -530,7 +530,7 @@ fn pods_of<'a>(objects: &'a Objects, hpa: &Hpa) -> (Vec<&'a PodObject>, &'static
                     && name.rsplit_once('-').is_some_and(|(deployment, _)| deployment == target.name))
         })
     };
-    let own: Vec<&PodObject> = near.iter().copied().filter(|pod| is_own(&pod)).collect();
+    let own: Vec<&PodObject> = near.iter().copied().filter(|pod| is_own(pod)).collect();
     if own.is_empty() && near.iter().all(|pod| pod.owner.is_none()) {
         return (near, "all that were given");
     }
@@ -616,8 +616,8 @@ fn usage(
     let mut values = Vec::new();
     for usage in objects.usages.iter().filter(|usage| same(&usage.namespace, &hpa.namespace)) {
         let value = if container.is_empty() {
-            let used = usage.containers.iter().map(|(_, used)| used.get(resource).copied());
-            let sum = used.fold(Some(0i64), |sum, value| Some(sum?.wrapping_add(value?)));
+            let mut used = usage.containers.iter().map(|(_, used)| used.get(resource).copied());
+            let sum = used.try_fold(0i64, |sum, value| Some(sum.wrapping_add(value?)));
             sum.filter(|_| !usage.containers.is_empty())
         } else {
             let found = usage.containers.iter().find(|(name, _)| name == container);
