@@ -209,7 +209,7 @@ release: ## Write a new version into every file that names it: make release VERS
 	scripts/release.sh '$(VERSION)'
 
 .PHONY: fuzz
-fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
+fuzz: ## Fuzz the JSON body, the Lambda event and the lab's inputs, FUZZ_RUNS each
 	@echo '== fuzz: $(FUZZ_RUNS) inputs a target'
 	scripts/fuzz.sh $(FUZZ_RUNS)
 

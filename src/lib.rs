@@ -7,6 +7,7 @@
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
 //! - [`addition`], [`load`], [`fibonacci`], `jobs`: the workloads. They know neither each other nor the target.
+//! - `lab`: what autoscalers will do, for the command `math-lab` alone.
 //! - [`auth`]: who is calling, and what they may do.
 //! - [`store`]: the state that replicas share.
 //! - `aws`: credentials and signatures, for what needs AWS.
@@ -24,6 +25,8 @@ pub mod fibonacci;
 pub mod http;
 #[cfg(feature = "jobs")]
 pub mod jobs;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod lifecycle;
 pub mod load;
 pub mod problem;

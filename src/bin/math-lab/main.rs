@@ -1,0 +1,38 @@
+//! The scaling lab's command: what an autoscaler does, for people at a terminal.
+//!
+//! One file a subcommand: it names its arguments, reads what they name and prints; the lab itself is
+//! `math_service::lab`.
+
+mod hpa;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Shows what an autoscaler does with your manifests before it does it to your pods.
+#[derive(Parser)]
+#[command(name = "math-lab", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The HorizontalPodAutoscaler of Kubernetes 1.32 and later, rule by rule
+    #[command(subcommand)]
+    Hpa(hpa::Command),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Hpa(command) => hpa::run(command),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(reason) => {
+            let _ = writeln!(std::io::stderr(), "math-lab: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
