@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct CreateJob {
     /// The namespace, one that `JOBS_NAMESPACES` opens.
-    #[schema(example = "jobs-team")]
+    #[schema(example = "jobs-team", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     pub namespace: String,
     /// The Job.
     #[serde(flatten)]
@@ -69,7 +69,7 @@ pub struct NamedJob {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct InNamespace {
     /// The namespace.
-    #[schema(example = "jobs-team")]
+    #[schema(example = "jobs-team", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     pub namespace: String,
 }
 
@@ -97,9 +97,9 @@ pub(super) async fn create_job(
 /// As `DELETE /api/v1/namespaces/{namespace}/jobs/{name}`, under the original's name.
 #[utoipa::path(delete, path = DELETE_JOB, operation_id = "eks_delete_job", tag = "jobs",
     params(
-        ("namespace" = Option<String>, Query, description = "The namespace, here or in the body"),
-        ("job_name" = Option<String>, Query, description = "The Job, here or in the body"),
-        ("propagation" = Option<String>, Query, description = "As there"),
+        ("namespace" = Option<String>, Query, description = "The namespace, here or in the body", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+        ("job_name" = Option<String>, Query, description = "The Job, here or in the body", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+        ("propagation" = Option<String>, Query, description = "As there", pattern = "^(background|foreground)$"),
         ("If-Match" = Option<String>, Header, description = "As there"),
     ),
     responses((status = 200, description = "Kubernetes is deleting it", body = Deleted), Deletes, DeletesInBody),
@@ -120,8 +120,8 @@ pub(super) async fn delete_job(
 /// As `GET /api/v1/namespaces/{namespace}/jobs/{name}`, under the original's name.
 #[utoipa::path(get, path = JOB_STATUS, operation_id = "eks_job_status", tag = "jobs",
     params(
-        ("namespace" = String, Query, description = "The namespace"),
-        ("job_name" = String, Query, description = "The Job"),
+        ("namespace" = String, Query, description = "The namespace", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+        ("job_name" = String, Query, description = "The Job", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
     ),
     responses((status = 200, description = "The Job and its pods", body = NamedJob), Reads),
     security(("token" = ["jobs:read"])))]
@@ -156,7 +156,7 @@ pub(super) async fn create_namespace(
 /// As `DELETE /api/v1/namespaces/{namespace}`, under the original's name.
 #[utoipa::path(delete, path = DELETE_NAMESPACE, operation_id = "eks_delete_namespace", tag = "jobs",
     params(
-        ("namespace" = Option<String>, Query, description = "The namespace, here or in the body"),
+        ("namespace" = Option<String>, Query, description = "The namespace, here or in the body", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("If-Match" = Option<String>, Header, description = "As there"),
     ),
     responses((status = 200, description = "Kubernetes is deleting it", body = Deleted), Deletes, DeletesInBody),

@@ -46,7 +46,7 @@ pub struct JobList {
 /// refuses is named, field by field.
 #[utoipa::path(post, path = JOBS, operation_id = "create_job", tag = "jobs", request_body = NewJob,
     params(
-        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens"),
+        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters but commas: as long as the Job exists, the same key and body get the same answer, and make no other"),
     ),
     responses((status = 201, description = "Created, or created before with this Idempotency-Key (`Idempotency-Replayed: true`)", body = JobStatus), Writes),
@@ -68,7 +68,7 @@ pub(super) async fn create(
 /// The Jobs of a namespace, this service's and others.
 #[utoipa::path(get, path = JOBS, operation_id = "list_jobs", tag = "jobs",
     params(
-        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens"),
+        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("label_selector" = Option<String>, Query, description = "As in `kubectl get jobs -l`"),
         ("limit" = Option<u32>, Query, description = "How many, 1 to 500; 100 when not given", minimum = 1, maximum = 500),
         ("continue" = Option<String>, Query, description = "What the answer before said"),
@@ -97,8 +97,8 @@ pub(super) async fn list(
 /// How a Job is, and why.
 #[utoipa::path(get, path = JOB, operation_id = "get_job", tag = "jobs",
     params(
-        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens"),
-        ("name" = String, Path, description = "The Job"),
+        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+        ("name" = String, Path, description = "The Job", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
     ),
     responses((status = 200, description = "The Job and its pods", body = JobStatus, headers(("ETag" = String, description = "Its UID"))), Reads),
     security(("token" = ["jobs:read"])))]
@@ -117,9 +117,9 @@ pub(super) async fn show(
 /// Deletes a Job that this service created, and its pods.
 #[utoipa::path(delete, path = JOB, operation_id = "delete_job", tag = "jobs",
     params(
-        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens"),
-        ("name" = String, Path, description = "A Job that this service created"),
-        ("propagation" = Option<String>, Query, description = "`background` (when not given): its pods go after it; `foreground`: before it"),
+        ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
+        ("name" = String, Path, description = "A Job that this service created", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+        ("propagation" = Option<String>, Query, description = "`background` (when not given): its pods go after it; `foreground`: before it", pattern = "^(background|foreground)$"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
     ),
     responses((status = 202, description = "Kubernetes is deleting it", body = Deleted), Deletes),

@@ -37,7 +37,11 @@ pub struct ShortForm {
     pub image: String,
     /// The Job's name; one is made where it is missing.
     #[serde(default)]
-    #[schema(example = "hello", max_length = 63)]
+    #[schema(
+        example = "hello",
+        max_length = 63,
+        pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+    )]
     pub name: Option<String>,
     /// What to run in place of the image's entry point.
     #[serde(default)]

@@ -36,7 +36,7 @@ const POD_SECURITY: &str = "pod-security.kubernetes.io/";
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct NewNamespace {
     /// Its name, one that `JOBS_NAMESPACES` opens.
-    #[schema(example = "jobs-team", max_length = 63)]
+    #[schema(example = "jobs-team", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     pub name: String,
     /// Labels of its own.
     #[serde(default)]
@@ -126,7 +126,7 @@ pub(super) async fn list(State(jobs): State<Arc<Jobs>>, uri: Uri) -> Result<Resp
 
 /// One namespace.
 #[utoipa::path(get, path = NAMESPACE, operation_id = "get_namespace", tag = "jobs",
-    params(("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens")),
+    params(("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")),
     responses((status = 200, description = "The namespace", body = Namespace, headers(("ETag" = String, description = "Its UID"))), Reads),
     security(("token" = ["jobs:read"])))]
 pub(super) async fn show(
@@ -145,7 +145,7 @@ pub(super) async fn show(
 /// Deletes a namespace that this service created, with all that is in it.
 #[utoipa::path(delete, path = NAMESPACE, operation_id = "delete_namespace", tag = "jobs",
     params(
-        ("namespace" = String, Path, description = "One that this service created"),
+        ("namespace" = String, Path, description = "One that this service created", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the one that is meant"),
     ),
     responses((status = 202, description = "Kubernetes is deleting it", body = Deleted), Deletes),
