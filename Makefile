@@ -176,7 +176,7 @@ terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE
 
 # What the scripts read, from the command line or the environment.
 export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
-export ENV GITHUB_REPOSITORY STACK PARAMETERS BUILD EXPECT IMAGE CONTEXT URL KEEP
+export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP
 
 .PHONY: bundle
 bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]

@@ -4,6 +4,7 @@
 #
 # Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
 #        STACK=…: the stack, if not samconfig.toml's. PARAMETERS='A=b C=d': more of template.yaml's parameters.
+#        ROLE_ARN=…: the role that CloudFormation takes, where yours may only pass it one.
 #        BUILD=no: deploys what `sam build` or `make bundle` made before. EXPECT=1.2.3: the version that is to answer.
 #
 # With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in, in JOBS_NAMESPACES=… and of
@@ -24,6 +25,9 @@ read -ra parameters <<<"Architecture=${ARCHITECTURE:-arm64} ${PARAMETERS:-}"
 [[ -z ${JOBS_IMAGES:-} ]] || parameters+=("JobsImages=$JOBS_IMAGES")
 [[ -z ${OIDC_ISSUER:-} ]] || parameters+=("OidcIssuer=$OIDC_ISSUER" "OidcAudience=${OIDC_AUDIENCE:-}")
 
+deploy=()
+[[ -z ${ROLE_ARN:-} ]] || deploy+=(--role-arn "$ROLE_ARN")
+
 need sam aws cargo rustup make curl
 need_aws_credentials
 
@@ -40,7 +44,7 @@ if [[ ${BUILD:-yes} != no ]]; then
 fi
 
 step 'deploying'
-sam deploy --stack-name "$stack" --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
+sam deploy --stack-name "$stack" ${deploy[@]+"${deploy[@]}"} --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
 
 step 'adding two numbers'
 ask_stack "Stacks[0].Outputs[?OutputKey=='Url'].OutputValue" || fail "the stack $stack is gone"

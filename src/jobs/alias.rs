@@ -196,7 +196,7 @@ async fn axum_body(request: Request, limit: usize) -> Result<Option<Value>, Prob
     if request.body().is_end_stream() {
         return Ok(None);
     }
-    json::value(&json::body(request, limit).await?).map(Some)
+    json::value(&json::accept(request, limit)?.read().await?).map(Some)
 }
 
 fn in_query<const N: usize>(

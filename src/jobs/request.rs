@@ -30,7 +30,7 @@ impl Jobs {
         self.cluster()?;
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head.clone(), body);
-        let body = json::body(request, self.max_body_bytes).await?;
+        let body = json::accept(request, self.max_body_bytes)?.read().await?;
         Ok((head, json::value(&body)?))
     }
 }

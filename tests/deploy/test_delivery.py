@@ -170,6 +170,15 @@ def test_a_released_bundle_is_deployed_as_it_was_built_to_the_stack_that_is_name
     (deploy,) = host.made("^sam ")
     assert "--stack-name math-service-dev --parameter-overrides Architecture=arm64 TableName=t AlarmTopic=arn " in deploy
     assert output.read_text() == "url=https://api.example/\n"
+    assert "--role-arn" not in deploy
+
+
+def test_cloudformation_takes_the_role_that_is_named(host):
+    host.have(stacks={"math-service": "CREATE_COMPLETE"})
+    role = "arn:aws:iam::111122223333:role/cloudformation"
+    assert host.run("lambda", BUILD="no", ROLE_ARN=role).returncode == 0
+    (deploy,) = host.made("^sam ")
+    assert f"--role-arn {role} " in deploy
 
 
 def test_a_function_of_another_version_than_released_is_a_failure(host):
