@@ -55,7 +55,8 @@ async fn main() -> Result<(), Failure> {
             theirs.push(b);
         }
     }
-    let mut ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
+    let mut ratios: Vec<f64> =
+        ours.iter().zip(&theirs).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect();
     let (ours, theirs) = (milliseconds(ours), milliseconds(theirs));
     let figures = json!({
         "pairs": pairs,
@@ -80,7 +81,8 @@ fn median(samples: &mut [f64]) -> f64 {
 /// A Job that starts no pod, so that nothing but its creation is at work.
 fn job(side: &str, number: usize) -> Value {
     let limits = json!({"cpu": "100m", "memory": "64Mi"});
-    let security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsUser": 65532});
+    let security =
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsUser": 65532});
     let container = json!({
         "name": "main", "image": "registry.example/team/tool:1", "resources": {"limits": limits}, "securityContext": security,
     });
