@@ -7,15 +7,11 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::{
     ProvideCredentials, SharedCredentialsProvider, error::CredentialsError as Missing,
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use tokio::{sync::OnceCell, task::JoinError};
 
 pub use aws_credential_types::Credentials;
 
-use super::lookup::Lookup;
+use super::{lookup::Lookup, sdk};
 use crate::auth::Clock;
 
 /// Longest time until the chain has found credentials.
@@ -97,12 +93,11 @@ pub fn are_same(one: &Credentials, other: &Credentials) -> bool {
         && one.session_token() == other.session_token()
 }
 
-/// The chain, with ring for its TLS: named, because the SDK's default would be another library.
+/// The chain.
 async fn standard(region: String) -> Result<SharedCredentialsProvider, CredentialsError> {
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let config = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region))
-        .http_client(http)
+        .http_client(sdk::client())
         .load()
         .await;
     let none = || CredentialsError::new(Missing::not_loaded_no_source());

@@ -19,13 +19,15 @@ pub const IDLE: Duration = Duration::from_secs(10);
 
 /// A client that trusts the public certificate authorities. Without encryption it speaks to whoever the settings name
 /// so: AWS's own addresses are all HTTPS.
+/// `connect_timeout` is for callers that set no deadline of their own around a call.
 ///
 /// # Errors
 /// When ring offers no TLS that rustls knows: a programming mistake.
-pub fn client() -> Result<Http, rustls::Error> {
+pub fn client(connect_timeout: Option<Duration>) -> Result<Http, rustls::Error> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    tcp.set_connect_timeout(connect_timeout);
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
         .https_or_http()

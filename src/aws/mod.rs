@@ -6,6 +6,7 @@
 pub mod credentials;
 pub mod http;
 pub mod lookup;
+mod sdk;
 pub mod signature;
 
 /// The host of a regional service, in whichever partition the region is.

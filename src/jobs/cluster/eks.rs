@@ -81,7 +81,7 @@ impl Eks {
 
     async fn ask(&self, credentials: &Credentials) -> Result<Description, ClusterError> {
         // For this one call: the next is rare, and a connection that waits for it would be dead.
-        let client = http::client().map_err(ClusterError::eks)?;
+        let client = http::client(None).map_err(ClusterError::eks)?;
         let (status, headers, body) = get(&client, self.request(credentials)?).await?;
         if status != StatusCode::OK {
             return Err(self.refusal(status, kind(&headers, &body), &body));

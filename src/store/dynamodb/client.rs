@@ -82,7 +82,7 @@ impl Client {
         }
         let standard = || Chain::new(region.clone(), Arc::new(SystemTime::now));
         let credentials = credentials.unwrap_or_else(standard);
-        Ok(Self { http: http::client().map_err(StoreError::new)?, endpoint, region, credentials })
+        Ok(Self { http: http::client(None).map_err(StoreError::new)?, endpoint, region, credentials })
     }
 
     /// Sends one request.
