@@ -22,16 +22,16 @@
 pub mod behavior;
 pub mod calculator;
 pub mod cases;
-// pub mod closed;
+pub mod closed;
 pub mod controller;
-// pub mod explain;
+pub mod explain;
 pub mod go;
-// pub mod objects;
+pub mod objects;
 pub mod pods;
 pub mod quantity;
 pub mod selector;
 pub mod spec;
-// pub mod trace;
+pub mod trace;
 
 /// What kube-controller-manager is told by its flags, and which release it is.
 #[derive(Debug, Clone, PartialEq)]

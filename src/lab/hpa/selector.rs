@@ -331,6 +331,22 @@ impl LabelSelector {
         Ok(selector)
     }
 
+    /// Whether an object with these labels is selected.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.expressions.iter().all(|(key, operator, values)| {
+                let value = labels.get(key);
+                match operator.as_str() {
+                    "In" => value.is_some_and(|value| values.contains(value)),
+                    "NotIn" => !value.is_some_and(|value| values.contains(value)),
+                    "Exists" => value.is_some(),
+                    "DoesNotExist" => value.is_none(),
+                    _ => false,
+                }
+            })
+    }
+
     /// Source: `LabelSelectorAsSelector`, which refuses operators that it does not know.
     pub(super) fn check(&self) -> Result<(), String> {
         match self
