@@ -118,7 +118,7 @@ lambda-down: ## Delete that stack
 export OVERLAY ARCHITECTURE DELETE_IMAGES
 
 .PHONY: fuzz
-fuzz: ## Fuzz the JSON body and the Lambda event, FUZZ_RUNS inputs each
+fuzz: ## Fuzz the JSON body, the Lambda event and the lab's inputs, FUZZ_RUNS each
 	@echo '== fuzz: $(FUZZ_RUNS) inputs a target'
 	scripts/fuzz.sh $(FUZZ_RUNS)
 

@@ -19,7 +19,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="${instrument[*]}" cargo build --quiet --release --locked --manifest-path fuzz/Cargo.toml --target "$host"
 
 seeds=fuzz/corpus
-mkdir -p "$seeds/json_body" "$seeds/lambda_event" fuzz/artifacts
+mkdir -p "$seeds/json_body" "$seeds/lambda_event" "$seeds/hpa_inputs" fuzz/artifacts
+cp tests/data/hpa/web.yaml tests/data/hpa/web-metrics.json tests/data/hpa/short-run.json tests/data/hpa/cases.jsonl "$seeds/hpa_inputs/"
 cp tests/data/events/*.json "$seeds/lambda_event/"
 python3 - "$seeds/json_body" <<'PY'
 import json, pathlib, sys
@@ -28,7 +29,7 @@ for number, case in enumerate(json.load(open("tests/data/corpus.json"))):
         pathlib.Path(sys.argv[1], f"corpus-{number}").write_text(case["body"])
 PY
 
-for target in json_body lambda_event; do
+for target in json_body lambda_event hpa_inputs; do
   log=fuzz/artifacts/$target.log
   if ! "fuzz/target/$host/release/$target" -runs="$runs" -max_len=8192 -timeout=10 -rss_limit_mb=1024 \
     -artifact_prefix="fuzz/artifacts/$target-" "$seeds/$target" >"$log" 2>&1; then

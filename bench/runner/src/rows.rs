@@ -99,6 +99,8 @@ const FUNCTION: Program = Program::Service { binary: "lambda", features: "lambda
 
 const F100000: Group = Group::Micro("F(100000) in decimal, µs of CPU");
 const F1000000: Group = Group::Micro("F(1000000) in decimal, µs of CPU");
+const HPA_DECISION: Group = Group::Micro("one decision of the lab's autoscaler, 10,000 pods, ms of CPU");
+const HPA_YEAR: Group = Group::Micro("a year of the lab's autoscaler, 100 pods, s of CPU");
 const GMP: Program = Program::Python(&["../gmp/fibonacci.py"]);
 
 /// Every contender.
@@ -221,6 +223,22 @@ pub(crate) const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "hpa-decision",
+        group: HPA_DECISION,
+        about: "from named pods and samples to the new status, all of them counted",
+        program: Program::Contender("hpa"),
+        variables: &[("WORK", "decision")],
+        ..ROW
+    },
+    Row {
+        name: "hpa-year",
+        group: HPA_YEAR,
+        about: "2,102,400 syncs, with a memory of windows and rates",
+        program: Program::Contender("hpa"),
+        variables: &[("WORK", "year")],
+        ..ROW
+    },
+    Row {
         name: "next-postgres",
         group: Group::Next(Database::Postgres),
         about: "ours as shipped, with both log lines; a connection to the database for each client",
@@ -312,6 +330,20 @@ pub(crate) const GOALS: &[Goal] = &[
         figure: "init_cpu_ms",
         against: Some("lambda-hello"),
         bound: Bound::AtMost(1.2),
+    },
+    Goal {
+        what: "a decision of the lab's autoscaler for 10,000 pods under 1 ms",
+        row: "hpa-decision",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(1.0),
+    },
+    Goal {
+        what: "a year of the lab's autoscaler with 100 pods under 1 s",
+        row: "hpa-year",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(1.0),
     },
     Goal {
         what: "steps on PostgreSQL at least 0.9 of pgbench's, 16 clients",

@@ -223,8 +223,8 @@ impl GivenSample {
     fn value_milli(&self, container: &str, namespace: &str, minor: u32) -> Result<Option<i64>, String> {
         let Some(containers) = &self.containers else { return Ok(self.value_milli) };
         if container.is_empty() {
-            let values = containers.iter().map(|each| each.usage_milli);
-            let sum = values.fold(Some(0i64), |sum, value| Some(sum?.wrapping_add(value?)));
+            let mut values = containers.iter().map(|each| each.usage_milli);
+            let sum = values.try_fold(0i64, |sum, value| Some(sum.wrapping_add(value?)));
             return Ok(sum.filter(|_| !containers.is_empty()));
         }
         match containers.iter().find(|each| each.name == container) {

@@ -118,8 +118,8 @@ struct Model<'a> {
     memory: Memory,
 }
 
-/// The most pods that are modelled: more than any cluster has.
-const MOST_PODS: usize = 200_000;
+/// The most pods that are modelled, so that no number in a file keeps the machine busy for long.
+const MOST_PODS: usize = 10_000;
 
 pub(super) fn replay(trace: &Trace) -> Result<Vec<Line>, String> {
     let (hpa, config) = (trace.hpa()?, trace.config());

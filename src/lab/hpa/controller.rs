@@ -2,7 +2,7 @@
 //!
 //! Source: `horizontal.go`, `reconcileAutoscaler`; the functions below name theirs.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::{
     Config,
@@ -116,6 +116,26 @@ impl Status {
         self.conditions.iter().find(|condition| condition.kind == kind).map(|condition| &*condition.reason)
     }
 
+    /// The same with a message of many words, which is written only when it is a new one: most syncs repeat the last.
+    fn set_written(
+        &mut self,
+        kind: &'static str,
+        is_true: bool,
+        reason: &'static str,
+        message: fmt::Arguments<'_>,
+    ) {
+        let status = if is_true { "True" } else { "False" };
+        let is_same = self.conditions.iter().any(|condition| {
+            condition.kind == kind
+                && condition.status == status
+                && condition.reason == reason
+                && is_written(&condition.message, message)
+        });
+        if !is_same {
+            self.set(kind, is_true, reason, message.to_string());
+        }
+    }
+
     /// Source: `setConditionInList`.
     fn set(
         &mut self,
@@ -136,6 +156,19 @@ impl Status {
             None => self.conditions.push(condition),
         }
     }
+}
+
+/// Whether a text is what the arguments would write.
+fn is_written(text: &str, arguments: fmt::Arguments<'_>) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::Write::write_fmt(&mut rest, arguments).is_ok() && rest.0.is_empty()
 }
 
 /// An event of the autoscaler.
@@ -273,9 +306,9 @@ pub struct State {
 }
 
 /// What the metrics together ask for.
-struct Wanted {
+struct Wanted<'a> {
     replicas: i32,
-    metric: String,
+    metric: Option<Description<'a>>,
     /// Whether a metric failed that could be done without.
     is_partial: bool,
 }
@@ -375,7 +408,8 @@ impl State {
         outcome.proposed = Some(wanted.replicas);
         let desired = wanted.replicas.max(0);
         if desired > current {
-            outcome.rescale_reason = format!("{} above target", wanted.metric);
+            let metric = wanted.metric.map(|metric| metric.to_string()).unwrap_or_default();
+            outcome.rescale_reason = format!("{metric} above target");
         } else if desired < current {
             outcome.rescale_reason = "All metrics below target".into();
         }
@@ -475,15 +509,15 @@ impl State {
     /// down: then nothing is done.
     ///
     /// Source: `computeReplicasForMetrics`.
-    fn wanted(
+    fn wanted<'a>(
         &mut self,
-        hpa: &Hpa,
+        hpa: &'a Hpa,
         scale: &Scale,
         sync: &Sync<'_>,
         config: &Config,
         metrics: &mut Vec<MetricStatus>,
         outcome: &mut Outcome,
-    ) -> Result<Wanted, String> {
+    ) -> Result<Wanted<'a>, String> {
         self.check(&scale.selector, outcome)?;
         let basis = Basis {
             current: scale.spec,
@@ -533,9 +567,10 @@ impl State {
                 failure.error
             ));
         }
-        let metric = chosen.map(description).unwrap_or_default();
-        let message = format!("the HPA was able to successfully calculate a replica count from {metric}");
-        self.status.set("ScalingActive", true, "ValidMetricFound", message);
+        let metric = chosen.map(Description);
+        let name: &dyn fmt::Display = metric.as_ref().map_or(&"", |metric| metric);
+        let message = format_args!("the HPA was able to successfully calculate a replica count from {name}");
+        self.status.set_written("ScalingActive", true, "ValidMetricFound", message);
         Ok(Wanted { replicas, metric, is_partial: first.is_some() })
     }
 
@@ -779,26 +814,31 @@ fn printed(metric: &Metric) -> String {
 }
 
 /// What a metric is called in conditions and events.
-fn description(spec: &MetricSpec) -> String {
-    match &spec.source {
-        Source::Resource { name } | Source::ContainerResource { name, .. }
-            if spec.target.average_value_milli.is_some() =>
-        {
-            format!("{name} resource")
+struct Description<'a>(&'a MetricSpec);
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = &self.0.target;
+        match &self.0.source {
+            Source::Resource { name } | Source::ContainerResource { name, .. }
+                if target.average_value_milli.is_some() =>
+            {
+                write!(f, "{name} resource")
+            }
+            Source::Resource { name } => write!(f, "{name} resource utilization (percentage of request)"),
+            Source::ContainerResource { name, .. } => {
+                write!(f, "{name} container resource utilization (percentage of request)")
+            }
+            Source::Pods(metric) => write!(f, "pods metric {}", metric.name),
+            Source::Object { metric, kind, .. } if target.kind == "Value" => {
+                write!(f, "{kind} metric {}", metric.name)
+            }
+            // An object's average is called so, too.
+            Source::Object { metric, .. } | Source::External(metric) => {
+                write!(f, "external metric {}({})", metric.name, printed(metric))
+            }
+            Source::Unknown(kind) => f.write_str(kind),
         }
-        Source::Resource { name } => format!("{name} resource utilization (percentage of request)"),
-        Source::ContainerResource { name, .. } => {
-            format!("{name} container resource utilization (percentage of request)")
-        }
-        Source::Pods(metric) => format!("pods metric {}", metric.name),
-        Source::Object { metric, kind, .. } if spec.target.kind == "Value" => {
-            format!("{kind} metric {}", metric.name)
-        }
-        // An object's average is called so, too.
-        Source::Object { metric, .. } | Source::External(metric) => {
-            format!("external metric {}({})", metric.name, printed(metric))
-        }
-        Source::Unknown(kind) => kind.clone(),
     }
 }
 

@@ -327,7 +327,9 @@ impl<'a> Case<'a> {
             out.step(format!("Policies: {}. Earlier changes in their periods count, too, and are only in the controller's memory.", policies(rules)));
         }
         out.step(match limited.reason {
-            "DesiredWithinRange" => format!("{} is within bounds and rates.", replicas(limited.replicas)),
+            "DesiredWithinRange" => {
+                format!("That is within bounds and rates: {}.", replicas(limited.replicas))
+            }
             "TooFewReplicas" => format!("minReplicas lifts it to {}.", limited.replicas),
             "TooManyReplicas" => format!("maxReplicas cuts it to {}.", limited.replicas),
             "ScaleUpLimit" if self.hpa.behavior.is_none() => format!(
@@ -476,10 +478,10 @@ fn filling(ratio: f64, unready: i64, missing: i64, filled: f64, percent: Option<
             (true, None) => "as using just the target".into(),
             (false, _) => "as using nothing".into(),
         };
-        who.push(format!("{} without a sample count, each {stand_in}", pods(missing)));
+        who.push(format!("those without a sample ({missing}) count, each {stand_in}"));
     }
     if unready > 0 && ratio > 1.0 {
-        who.push(format!("{} that are not ready count as using nothing", pods(unready)));
+        who.push(format!("those that are not ready ({unready}) count as using nothing"));
     }
     let way = if ratio < 1.0 { "down" } else { "up" };
     format!("On the way {way}, {}: {}.", who.join(", and "), number(filled))
@@ -496,6 +498,7 @@ fn policies(rules: &Rules) -> String {
         .collect();
     match rules.select_policy {
         SelectPolicy::Disabled => "this direction is disabled".into(),
+        _ if each.len() == 1 => format!("at most {}", each.join("")),
         SelectPolicy::Max => format!("at most {}, whichever is more", each.join(" or ")),
         SelectPolicy::Min => format!("at most {}, whichever is less", each.join(" or ")),
     }
@@ -527,7 +530,7 @@ fn pods_of<'a>(objects: &'a Objects, hpa: &Hpa) -> (Vec<&'a PodObject>, &'static
                     && name.rsplit_once('-').is_some_and(|(deployment, _)| deployment == target.name))
         })
     };
-    let own: Vec<&PodObject> = near.iter().copied().filter(|pod| is_own(&pod)).collect();
+    let own: Vec<&PodObject> = near.iter().copied().filter(|pod| is_own(pod)).collect();
     if own.is_empty() && near.iter().all(|pod| pod.owner.is_none()) {
         return (near, "all that were given");
     }
@@ -613,8 +616,8 @@ fn usage(
     let mut values = Vec::new();
     for usage in objects.usages.iter().filter(|usage| same(&usage.namespace, &hpa.namespace)) {
         let value = if container.is_empty() {
-            let used = usage.containers.iter().map(|(_, used)| used.get(resource).copied());
-            let sum = used.fold(Some(0i64), |sum, value| Some(sum?.wrapping_add(value?)));
+            let mut used = usage.containers.iter().map(|(_, used)| used.get(resource).copied());
+            let sum = used.try_fold(0i64, |sum, value| Some(sum.wrapping_add(value?)));
             sum.filter(|_| !usage.containers.is_empty())
         } else {
             let found = usage.containers.iter().find(|(name, _)| name == container);

@@ -33,6 +33,9 @@ pub mod selector;
 pub mod spec;
 pub mod trace;
 
+#[cfg(test)]
+mod tests;
+
 /// What kube-controller-manager is told by its flags, and which release it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
