@@ -108,7 +108,10 @@ impl Instance {
     /// What pods may request of it.
     #[must_use]
     pub fn allocatable(&self) -> Room {
-        let kept = 60 + 10 * i64::from(self.vcpus > 1) + 5 * (self.vcpus - 2).clamp(0, 2) + 5 * (self.vcpus - 4).max(0) / 2;
+        let kept = 60
+            + 10 * i64::from(self.vcpus > 1)
+            + 5 * (self.vcpus - 2).clamp(0, 2)
+            + 5 * (self.vcpus - 4).max(0) / 2;
         Room {
             cpu_milli: self.vcpus * 1000 - kept,
             memory_mib: self.memory_mib - (255 + 11 * self.pods) - 100,
@@ -155,7 +158,10 @@ impl Cluster {
     /// Bounds that contradict each other or are absurd.
     pub fn check(&self) -> Result<(), String> {
         if self.min_nodes > self.max_nodes || self.max_nodes > 10_000 || self.nodes > 10_000 {
-            return Err(format!("{} to {} nodes are no bounds for a node group", self.min_nodes, self.max_nodes));
+            return Err(format!(
+                "{} to {} nodes are no bounds for a node group",
+                self.min_nodes, self.max_nodes
+            ));
         }
         if self.node_start_seconds > 86_400 {
             return Err("a node starts within a day".into());
@@ -187,9 +193,14 @@ pub(super) struct Nodes {
 
 /// What a look of the node autoscaler changed.
 pub(super) enum Change {
-    Added { nodes: u32, pending: i64 },
+    Added {
+        pending: i64,
+    },
     /// The index of a node that goes, and its pods with it.
-    Removed { node: usize, seconds: u64 },
+    Removed {
+        node: usize,
+        seconds: u64,
+    },
 }
 
 impl Nodes {
@@ -293,7 +304,7 @@ impl Nodes {
         }
         self.last_added = Some(now);
         self.next_ready = Some(self.next_ready.map_or(ready_at, |at| at.min(ready_at)));
-        Some(Change::Added { nodes, pending })
+        Some(Change::Added { pending })
     }
 
     /// One node at a time, as the autoscaler drains them; empty ones first. Nodes with the cluster's own pods stay.
@@ -369,7 +380,7 @@ mod tests {
     fn pods_without_a_place_bring_nodes_and_those_take_their_time() {
         let mut nodes = Nodes::new(&cluster(), CORE);
         while nodes.place(0).is_some() {}
-        let Some(Change::Added { nodes: 2, pending: 3 }) = nodes.scan(10, 3) else { panic!() };
+        let Some(Change::Added { pending: 3 }) = nodes.scan(10, 3) else { panic!() };
         assert!(nodes.scan(20, 2).is_none(), "those that are coming are enough, and no more may come");
         assert_eq!((nodes.count(), nodes.place(99)), (4, None));
         assert!(!nodes.has_new(99) && nodes.has_new(100) && !nodes.has_new(101));
@@ -383,7 +394,8 @@ mod tests {
         nodes.scan(10, 1);
         nodes.place(100);
         nodes.leave(2);
-        let gone: Vec<u64> = (0..400).map(|scan| scan * 10).filter(|now| nodes.scan(*now, 0).is_some()).collect();
+        let gone: Vec<u64> =
+            (0..400).map(|scan| scan * 10).filter(|now| nodes.scan(*now, 0).is_some()).collect();
         // Ten minutes after the addition the watch begins, and ten more it lasts.
         assert_eq!(gone, [1210]);
         assert_eq!(nodes.count(), 3 - 1);

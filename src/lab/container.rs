@@ -74,6 +74,14 @@ impl Workload {
         Ok(())
     }
 
+    /// How much of a core one request gets, and the cores that it may find idle: its limit's, or all of the node's.
+    fn speed(&self, cluster: &Cluster) -> (f64, f64) {
+        match self.cpu_limit {
+            Some(limit) => (limit.min(1.0), limit),
+            None => (1.0, cluster.instance.cores()),
+        }
+    }
+
     fn room(&self) -> Room {
         Room {
             cpu_milli: self.cpu_request_milli.unwrap_or(0),
@@ -88,8 +96,10 @@ impl Workload {
 pub struct Pipeline {
     /// Seconds between two scrapes.
     pub scrape_seconds: u64,
-    /// Seconds that a value is the mean of.
+    /// The window that a value says it is of.
     pub window_seconds: u64,
+    /// Seconds that it is the mean of: the same with metrics-server, one where somebody made values up.
+    pub mean_seconds: u64,
     /// Seconds between the end of those and the scrape.
     pub lag_seconds: u64,
     /// The first sync, in milliseconds, and the time from one to the next; or every single one.
@@ -109,7 +119,13 @@ impl Default for Pipeline {
     /// The defaults of metrics-server, of the kubelet (it looks every 10 s, and a value is half a period old) and of
     /// the controller.
     fn default() -> Self {
-        Self { scrape_seconds: 15, window_seconds: 15, lag_seconds: 5, syncs: Syncs::Every(7_000, 15_000) }
+        Self {
+            scrape_seconds: 15,
+            window_seconds: 15,
+            mean_seconds: 15,
+            lag_seconds: 5,
+            syncs: Syncs::Every(7_000, 15_000),
+        }
     }
 }
 
@@ -161,7 +177,8 @@ impl Pods {
 
     /// Those without a place first, then the newest, which is not ready if any is.
     fn remove_one(&mut self, nodes: &mut Nodes) {
-        let without = if self.pending > 0 { self.pods.iter().rposition(|pod| pod.node.is_none()) } else { None };
+        let without =
+            if self.pending > 0 { self.pods.iter().rposition(|pod| pod.node.is_none()) } else { None };
         let index = without.unwrap_or(self.pods.len() - 1);
         let pod = self.pods.remove(index);
         let known = self.known.remove(index);
@@ -207,7 +224,9 @@ impl Pods {
 
     /// A node is gone: its pods begin again elsewhere.
     fn evict(&mut self, node: usize) {
-        for (pod, known) in self.pods.iter_mut().zip(&mut self.known).filter(|(pod, _)| pod.node == Some(node)) {
+        for (pod, known) in
+            self.pods.iter_mut().zip(&mut self.known).filter(|(pod, _)| pod.node == Some(node))
+        {
             if known.is_running_and_ready() {
                 self.ready -= 1;
             }
@@ -283,16 +302,16 @@ impl Metrics {
     }
 
     fn scrape(&mut self, now: u64, pods: &Pods, hpa: &Hpa, workload: &Workload, per_pod: &PerPod) {
-        let Pipeline { window_seconds, lag_seconds, .. } = self.pipeline;
+        let Pipeline { window_seconds, mean_seconds, lag_seconds, .. } = self.pipeline;
         let end = self.at(now, lag_seconds);
-        let start = self.at(now, lag_seconds + window_seconds);
+        let start = self.at(now, lag_seconds + mean_seconds);
         let seen_until = now.saturating_sub(lag_seconds);
         let sample = |value_milli: i64| {
             Some(Sample { at_ms: ms(seen_until), window_ms: ms(window_seconds), value_milli })
         };
         for (index, spec) in hpa.metrics.iter().enumerate() {
             let what = measured(spec, &workload.container);
-            let of_cpu = |since: f64| milli((end - since).max(0.0) / window_seconds as f64);
+            let of_cpu = |since: f64| milli((end - since).max(0.0) / mean_seconds as f64);
             let old = sample(match what {
                 Measured::Cpu => of_cpu(start),
                 Measured::Memory => milli(per_pod.memory_mib * 1_048_576.0),
@@ -313,7 +332,13 @@ impl Metrics {
         }
     }
 
-    fn reading<'s>(&'s self, index: usize, spec: &MetricSpec, pods: &'s Pods, workload: &Workload) -> Reading<'s> {
+    fn reading<'s>(
+        &'s self,
+        index: usize,
+        spec: &MetricSpec,
+        pods: &'s Pods,
+        workload: &Workload,
+    ) -> Reading<'s> {
         // Nobody has answered before the first scrape.
         if self.samples[index].iter().all(Option::is_none) {
             return Reading::Failed("no metrics returned from resource metrics API");
@@ -436,7 +461,11 @@ impl<'a> Autoscaler<'a> {
         if !self.is_moved {
             let seen: Vec<&str> =
                 self.highest.iter().map(|(_, text)| text.as_str()).filter(|text| !text.is_empty()).collect();
-            let seen = if seen.is_empty() { "it saw no metric".into() } else { format!("the most that it saw is {}", seen.join(" and ")) };
+            let seen = if seen.is_empty() {
+                "it saw no metric".into()
+            } else {
+                format!("the most that it saw is {}", seen.join(" and "))
+            };
             notes.push(format!("the autoscaler never moved: {seen}"));
         }
         if self.wanted_more_seconds > 0 {
@@ -446,7 +475,12 @@ impl<'a> Autoscaler<'a> {
                 self.hpa.max_replicas
             ));
         }
-        for spec in self.hpa.metrics.iter().filter(|spec| measured(spec, &self.workload.container) == Measured::Nothing) {
+        for spec in self
+            .hpa
+            .metrics
+            .iter()
+            .filter(|spec| measured(spec, &self.workload.container) == Measured::Nothing)
+        {
             notes.push(format!("a {} metric of the autoscaler has no values here", spec.source.kind()));
         }
         notes
@@ -557,7 +591,10 @@ pub fn run(
     workload.check()?;
     profile.check()?;
     traffic.check()?;
-    if pipeline.scrape_seconds == 0 || pipeline.window_seconds == 0 || pipeline.lag_seconds + pipeline.window_seconds >= MEMORY as u64 {
+    if pipeline.scrape_seconds == 0
+        || pipeline.mean_seconds == 0
+        || pipeline.lag_seconds + pipeline.mean_seconds >= MEMORY as u64
+    {
         return Err(format!("a window and its lag are less than {MEMORY} s, and no scrape is free"));
     }
     let mut nodes = Nodes::new(cluster, workload.room());
@@ -586,7 +623,8 @@ pub fn run(
     let (mut latencies, mut randomness) = (Latencies::default(), Randomness::default());
     let (mut hour, mut clock, mut over_memory, mut pending_seconds) = (Hour::default(), 0.0, 0u64, 0u64);
     let wait = profile.wait_ms / 1000.0;
-    let cpu = profile.cpu_ms / 1000.0;
+    let (speed, idle_cores) = workload.speed(cluster);
+    let service = profile.cpu_ms / 1000.0 / speed;
     let mut cores = 0.0;
     let mut is_crowd_changed = true;
     for (now, arrivals) in (0..span.seconds).zip(traffic.seconds()) {
@@ -598,24 +636,21 @@ pub fn run(
         if is_crowd_changed {
             is_crowd_changed = false;
             let share = nodes.cores_per_pod();
-            let now_cores = workload.cpu_limit.map_or(share, |limit| limit.min(share));
-            if now_cores != cores {
-                randomness.settle(&mut latencies, cpu, wait, cores);
-                cores = now_cores;
-            }
+            cores = workload.cpu_limit.map_or(share, |limit| limit.min(share));
         }
         let servers = Servers { count: pods.ready as f64, cores, slots: workload.max_in_flight };
         let second = station.step(arrivals, &servers);
         let ready = servers.count.max(1.0);
         clock += second.cpu / ready;
         if second.queue_seconds > 0.0 {
-            latencies.add(wait + cpu / cores.clamp(f64::MIN_POSITIVE, 1.0) + second.queue_seconds, second.served);
+            latencies.add(wait + service + second.queue_seconds, second.served);
         } else {
             randomness.add(second.load, second.served);
         }
         let per_pod = PerPod {
             in_flight: station.in_flight() / ready,
-            memory_mib: profile.memory_mib + station.in_flight() / ready * profile.request_memory_kib / 1024.0,
+            memory_mib: profile.memory_mib
+                + station.in_flight() / ready * profile.request_memory_kib / 1024.0,
         };
         over_memory += u64::from(workload.memory_limit_mib.is_some_and(|limit| per_pod.memory_mib > limit));
         pending_seconds += u64::from(pods.pending > 0);
@@ -667,7 +702,7 @@ pub fn run(
             recorder.hour(std::mem::take(&mut hour).usage(cluster, workload, profile, zones));
         }
     }
-    randomness.settle(&mut latencies, cpu, wait, cores);
+    randomness.settle(&mut latencies, service, wait, idle_cores);
     let mut notes = autoscaler.map(|autoscaler| autoscaler.notes()).unwrap_or_default();
     if pending_seconds > 0 {
         notes.push(format!("for {} pods waited for a node", super::run::clock(pending_seconds)));

@@ -264,7 +264,10 @@ impl Prices {
     pub fn of(region: &str) -> Result<Self, String> {
         let (_, text) = REGIONS.iter().find(|(name, _)| *name == region).ok_or_else(|| {
             let known: Vec<&str> = REGIONS.iter().map(|(name, _)| *name).collect();
-            format!("no prices for {region}: there are some for {}; or give a file of your own", known.join(" and "))
+            format!(
+                "no prices for {region}: there are some for {}; or give a file of your own",
+                known.join(" and ")
+            )
         })?;
         Self::read(text)
     }
@@ -467,7 +470,13 @@ impl Prices {
             Balancer::Application => {
                 bill.add("load balancer", &self.application_balancer_hour, usage.balancer_hours, 1, "hours");
                 let capacity = usage.capacity_micro_hours;
-                bill.add("load balancer, capacity", &self.capacity_unit_hour, capacity, 1_000_000, "LCU-hours");
+                bill.add(
+                    "load balancer, capacity",
+                    &self.capacity_unit_hour,
+                    capacity,
+                    1_000_000,
+                    "LCU-hours",
+                );
             }
             Balancer::None => {}
         }
@@ -653,12 +662,12 @@ mod tests {
         let cuts = [0u128, 1, 5_999_999_999, 6_000_000_000, 14_000_000_001, 20_000_000_000];
         let parts: Usd = cuts
             .windows(2)
-            .map(|cut| price.total(cut[1] * GB_SECOND + 7, GB_SECOND) - price.total(cut[0] * GB_SECOND + 7, GB_SECOND))
+            .map(|cut| {
+                price.total(cut[1] * GB_SECOND + 7, GB_SECOND)
+                    - price.total(cut[0] * GB_SECOND + 7, GB_SECOND)
+            })
             .sum();
-        assert_eq!(
-            parts + price.total(7, GB_SECOND),
-            price.total(cuts[5] * GB_SECOND + 7, GB_SECOND)
-        );
+        assert_eq!(parts + price.total(7, GB_SECOND), price.total(cuts[5] * GB_SECOND + 7, GB_SECOND));
     }
 
     #[test]

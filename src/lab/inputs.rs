@@ -66,7 +66,9 @@ pub fn workload(manifests: &str) -> Result<Workload, String> {
     let objects = flattened(documents(manifests)?);
     if let Some(overlay) = objects.iter().find(|object| is_kind(object, "Kustomization")) {
         if overlay.get("patches").is_some() {
-            return Err("this is an overlay that is not rendered: give what `kubectl kustomize` prints".into());
+            return Err(
+                "this is an overlay that is not rendered: give what `kubectl kustomize` prints".into()
+            );
         }
     }
     let hpas = objects::read(manifests)?.hpas;
@@ -94,9 +96,8 @@ pub fn workload(manifests: &str) -> Result<Workload, String> {
 }
 
 fn of_deployment(deployment: &Value) -> Result<Workload, String> {
-    let container = deployment
-        .pointer("/spec/template/spec/containers/0")
-        .ok_or("the Deployment has no container")?;
+    let container =
+        deployment.pointer("/spec/template/spec/containers/0").ok_or("the Deployment has no container")?;
     let amount = |pointer: &str| -> Result<Option<i64>, String> {
         match container.pointer(pointer) {
             None | Some(Value::Null) => Ok(None),
@@ -114,7 +115,9 @@ fn of_deployment(deployment: &Value) -> Result<Workload, String> {
         hpa: None,
         container: text(container, "/name").unwrap_or_default().to_owned(),
         cpu_request_milli: amount("/resources/requests/cpu")?.or(cpu_limit),
-        memory_request_mib: amount("/resources/requests/memory")?.or(memory_limit).map(|milli| mib(milli).ceil() as i64),
+        memory_request_mib: amount("/resources/requests/memory")?
+            .or(memory_limit)
+            .map(|milli| mib(milli).ceil() as i64),
         cpu_limit: cpu_limit.map(|milli| milli as f64 / 1000.0),
         memory_limit_mib: memory_limit.map(mib),
         max_in_flight: variable(container, "MAX_IN_FLIGHT")
@@ -136,7 +139,8 @@ fn variable<'v>(container: &'v Value, name: &str) -> Option<&'v str> {
 
 fn balancer(objects: &[Value]) -> Balancer {
     let is_application = |object: &&Value| {
-        is_kind(object, "Ingress") && text(object, "/spec/ingressClassName").is_none_or(|class| class == "alb")
+        is_kind(object, "Ingress")
+            && text(object, "/spec/ingressClassName").is_none_or(|class| class == "alb")
     };
     let is_classic =
         |object: &&Value| is_kind(object, "Service") && text(object, "/spec/type") == Some("LoadBalancer");
@@ -199,11 +203,15 @@ pub fn function(template: &str) -> Result<Function, String> {
     let template = documents(&untagged(template))?.into_iter().next().ok_or("the template is empty")?;
     let resources = template.pointer("/Resources").and_then(Value::as_object).ok_or("it has no Resources")?;
     let of_type = |kind: &str| {
-        resources.values().find(|resource| text(resource, "/Type") == Some(kind)).and_then(|r| r.get("Properties"))
+        resources
+            .values()
+            .find(|resource| text(resource, "/Type") == Some(kind))
+            .and_then(|r| r.get("Properties"))
     };
     let own = of_type("AWS::Serverless::Function").ok_or("it has no AWS::Serverless::Function")?;
     let globals = template.pointer("/Globals/Function");
-    let setting = |name: &str| own.get(name).or_else(|| globals?.get(name)).map(|value| resolved(&template, value));
+    let setting =
+        |name: &str| own.get(name).or_else(|| globals?.get(name)).map(|value| resolved(&template, value));
     let number = |name: &str| setting(name).and_then(|value| as_number(&value));
     let architecture = setting("Architectures")
         .and_then(|value| value.get(0).map(|first| resolved(&template, first)))
@@ -272,7 +280,9 @@ fn untagged(template: &str) -> String {
         let mut rest = line;
         while let Some(at) = tag(rest) {
             output.push_str(&rest[..at]);
-            let word = rest[at + 1..].find(|c: char| !c.is_ascii_alphanumeric() && c != ':').map_or(rest.len(), |end| at + 1 + end);
+            let word = rest[at + 1..]
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != ':')
+                .map_or(rest.len(), |end| at + 1 + end);
             let value = rest[word..].trim_start();
             if &rest[at..word] == "!Ref" {
                 let end = value.find([',', ']', '}', ' ', '#']).unwrap_or(value.len());

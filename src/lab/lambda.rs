@@ -77,7 +77,11 @@ impl Function {
             return Err("an idle environment lives for a second to a day".into());
         }
         if self.provisioned > self.limit() {
-            return Err(format!("{} provisioned are more than the limit of {}", self.provisioned, self.limit()));
+            return Err(format!(
+                "{} provisioned are more than the limit of {}",
+                self.provisioned,
+                self.limit()
+            ));
         }
         Ok(())
     }
@@ -159,9 +163,8 @@ impl Fleet {
     fn step(&mut self, second: u64, arrivals: f64) -> Step {
         let slot = second as usize % WINDOW;
         self.new[slot] = 0.0;
-        let may_start = (NEW_IN_WINDOW - self.new.iter().sum::<f64>())
-            .min(self.limit - self.environments)
-            .max(0.0);
+        let may_start =
+            (NEW_IN_WINDOW - self.new.iter().sum::<f64>()).min(self.limit - self.environments).max(0.0);
         let (stay, init) = (self.stay, self.init);
         let starting = self.starting * init.of_old;
         let started = self.starting - starting;
@@ -219,7 +222,7 @@ impl Throttle {
     }
 }
 
-/// What an hour's invocations add up to.
+/// What an hour's invocations add up to, and what of the hours before was less than one.
 #[derive(Debug, Default)]
 struct Hour {
     arrived: f64,
@@ -231,24 +234,30 @@ struct Hour {
 }
 
 impl Hour {
-    fn usage(&self, function: &Function, profile: &Profile) -> Usage {
+    /// Whole requests; the rest stays for the next hour, or a quiet function's bill would be off by half.
+    fn take(&mut self, function: &Function, profile: &Profile) -> Usage {
         let timeout_ms = function.timeout_seconds * 1000.0;
         let billed_ms = function.duration_ms(profile).min(timeout_ms).ceil().max(1.0) as u128;
         let init_ms = profile.init_ms.min(10_000.0).ceil() as u128;
         let memory = u128::from(function.memory_mb);
-        let count = |requests: f64| requests.round() as u128;
-        let (invoked, provisioned) = (count(self.invoked), count(self.in_provisioned));
-        let (_, out) = bytes(profile, self.arrived, self.answered);
+        let count = |requests: &mut f64| {
+            let whole = requests.round().max(0.0);
+            *requests -= whole;
+            whole as u128
+        };
+        let (invoked, provisioned) = (count(&mut self.invoked), count(&mut self.in_provisioned));
+        let (arrived, cold) = (count(&mut self.arrived), count(&mut self.cold));
+        let (_, out) = bytes(profile, 0.0, std::mem::take(&mut self.answered));
+        let seconds = std::mem::take(&mut self.seconds);
         Usage {
             architecture: function.architecture,
             gateway: function.gateway,
             lambda_requests: invoked,
-            lambda_mb_ms: memory
-                * (billed_ms * invoked.saturating_sub(provisioned) + init_ms * count(self.cold)),
-            provisioned_mb_ms: memory * u128::from(function.provisioned) * u128::from(self.seconds) * 1000,
+            lambda_mb_ms: memory * (billed_ms * invoked.saturating_sub(provisioned) + init_ms * cold),
+            provisioned_mb_ms: memory * u128::from(function.provisioned) * u128::from(seconds) * 1000,
             provisioned_run_mb_ms: memory * billed_ms * provisioned,
             // The gateway counts what Lambda refuses, and not what it refuses itself.
-            api_requests: count(self.arrived),
+            api_requests: arrived,
             out_bytes: out,
             ..Usage::default()
         }
@@ -264,8 +273,7 @@ pub fn run(function: &Function, profile: &Profile, traffic: &Traffic, span: Span
     profile.check()?;
     traffic.check()?;
     let mut fleet = Fleet::new(function, profile);
-    let mut throttle =
-        function.throttle.map(|(rate, burst)| Throttle { rate, burst, tokens: rate + burst });
+    let mut throttle = function.throttle.map(|(rate, burst)| Throttle { rate, burst, tokens: rate + burst });
     let mut recorder = Recorder::new(span);
     let mut hour = Hour::default();
     let duration = function.duration_ms(profile) / 1000.0;
@@ -299,7 +307,7 @@ pub fn run(function: &Function, profile: &Profile, traffic: &Traffic, span: Span
         };
         recorder.second(&point, shed, failed);
         if (second + 1).is_multiple_of(3600) || second + 1 == span.seconds {
-            recorder.hour(std::mem::take(&mut hour).usage(function, profile));
+            recorder.hour(hour.take(function, profile));
         }
     }
     let mut latencies = Latencies::default();
@@ -371,10 +379,9 @@ mod tests {
 
     #[test]
     fn the_account_and_the_reservation_are_limits() {
-        for (function, most) in [
-            (Function { account: 50, ..large() }, 50.0),
-            (Function { reserved: Some(20), ..large() }, 20.0),
-        ] {
+        for (function, most) in
+            [(Function { account: 50, ..large() }, 50.0), (Function { reserved: Some(20), ..large() }, 20.0)]
+        {
             let run = go(&function, "cpu=1ms,wait=999ms", "constant:1000", 300);
             assert!((run.most_servers - most).abs() < 1e-6, "{}", run.most_servers);
             assert!((run.requests.served / 300.0 - most).abs() < most * 0.02, "{}", run.requests.served);

@@ -56,8 +56,11 @@ impl Profile {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut profile = Self::default();
         for pair in text.split(',').filter(|pair| !pair.trim().is_empty()) {
-            let (name, value) = pair.trim().split_once('=').ok_or_else(|| format!("{pair:?}: write NAME=VALUE"))?;
-            let time = || milliseconds(value).ok_or_else(|| format!("{value:?} is no time such as 9us, 0.5ms or 5s"));
+            let (name, value) =
+                pair.trim().split_once('=').ok_or_else(|| format!("{pair:?}: write NAME=VALUE"))?;
+            let time = || {
+                milliseconds(value).ok_or_else(|| format!("{value:?} is no time such as 9us, 0.5ms or 5s"))
+            };
             let number = || value.parse::<f64>().map_err(|_| format!("{value:?} is not a number"));
             match name {
                 "cpu" | "cpu_ms" => profile.cpu_ms = time()?,
@@ -233,10 +236,15 @@ impl Station {
             queued = in_time;
         }
         (self.queued, self.waiting) = (queued, waiting);
-        if self.is_hopeless { second.failed += done } else { second.served = done }
+        if self.is_hopeless {
+            second.failed += done
+        } else {
+            second.served = done
+        }
         second.cpu = passed * self.cpu_seconds;
         second.load = if cores > 0.0 { arrivals * self.cpu_seconds / cores } else { 0.0 };
-        second.queue_seconds = if queued > 0.0 && rate > 0.0 && rate.is_finite() { queued / rate } else { 0.0 };
+        second.queue_seconds =
+            if queued > 0.0 && rate > 0.0 && rate.is_finite() { queued / rate } else { 0.0 };
         second
     }
 }
@@ -324,11 +332,10 @@ impl Randomness {
         self.served[((load * LOADS as f64) as usize).min(LOADS - 1)] += requests;
     }
 
-    /// Turns what was added into latencies: requests need so much CPU time and take `base` besides.
-    pub fn settle(&mut self, latencies: &mut Latencies, cpu_seconds: f64, base: f64, cores: f64) {
-        let speed = cores.min(1.0).max(f64::MIN_POSITIVE);
+    /// Turns what was added into latencies: requests take so long on one of the cores that there are for them, and
+    /// `base` besides.
+    pub fn settle(&mut self, latencies: &mut Latencies, service: f64, base: f64, cores: f64) {
         let servers = cores.floor().max(1.0);
-        let service = cpu_seconds / speed;
         for (place, served) in self.served.iter_mut().enumerate().filter(|(_, served)| **served > 0.0) {
             let load = (place as f64 + 0.5) / LOADS as f64;
             let waits = load.powf((2.0 * (servers + 1.0)).sqrt() - 1.0);

@@ -1,5 +1,7 @@
 //! What holds for whole runs of either target.
 
+use std::io::Read;
+
 use proptest::prelude::*;
 
 use super::{
@@ -80,8 +82,11 @@ fn the_autoscaler_follows_load_that_needs_cpu_and_says_why() {
 #[test]
 fn recorded_runs_of_the_real_controller_are_met_within_one_sync() {
     for name in ["s01-step-default", "s02-demo-behavior"] {
-        let file = std::fs::read(format!("{}/tests/data/hpa/{name}.json.gz", env!("CARGO_MANIFEST_DIR"))).unwrap();
-        let trace = trace::read(&file).unwrap();
+        let file =
+            std::fs::read(format!("{}/tests/data/hpa/{name}.json.gz", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let mut json = Vec::new();
+        flate2::read::GzDecoder::new(file.as_slice()).read_to_end(&mut json).unwrap();
+        let trace = trace::read(&json).unwrap();
         let (run, seconds) = replay(&trace);
         // The number of pods in each second, by the simulation and as recorded.
         let mut ours = vec![trace.deployment.initial_replicas as u32; seconds];
@@ -128,13 +133,15 @@ fn replay(trace: &trace::Trace) -> (Run, usize) {
     let pipeline = Pipeline {
         scrape_seconds: 1,
         window_seconds: 15,
+        mean_seconds: 1,
         lag_seconds: 0,
         syncs: Syncs::At(trace.sync_instants.iter().map(|t| (t * 1000.0) as u64).collect()),
     };
     let profile = Profile { cpu_ms: 1.0, wait_ms: 0.0, start_ms: 0.0, ..Profile::default() };
     let traffic = Traffic::of(Shape::Points { points, linear: false });
     let run =
-        container::run(&cluster, &workload, &pipeline, &profile, &traffic, Span::of(seconds).unwrap(), 1).unwrap();
+        container::run(&cluster, &workload, &pipeline, &profile, &traffic, Span::of(seconds).unwrap(), 1)
+            .unwrap();
     (run, seconds as usize)
 }
 
@@ -207,7 +214,12 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     let shape = prop_oneof![
         rate().prop_map(|rate| Shape::Constant { rate }),
         (rate(), rate(), 0u64..2000).prop_map(|(from, to, at)| Shape::Step { from, to, at }),
-        (rate(), rate(), 0u64..2000, 1u64..2000).prop_map(|(base, peak, at, lasts)| Shape::Spike { base, peak, at, lasts }),
+        (rate(), rate(), 0u64..2000, 1u64..2000).prop_map(|(base, peak, at, lasts)| Shape::Spike {
+            base,
+            peak,
+            at,
+            lasts
+        }),
         (rate(), rate()).prop_map(|(low, high)| Shape::Diurnal { low, high }),
     ];
     (shape, 0.0..1.0, any::<u64>()).prop_map(|(shape, noise, seed)| Traffic { shape, noise, seed })

@@ -111,7 +111,9 @@ impl Traffic {
         let time = |text: &str| seconds(text).ok_or_else(usage);
         let shape = match kind {
             "constant" if second.is_empty() && times.is_empty() => Shape::Constant { rate: rate(first)? },
-            "step" if lasts.is_empty() => Shape::Step { from: rate(first)?, to: rate(second)?, at: time(at)? },
+            "step" if lasts.is_empty() => {
+                Shape::Step { from: rate(first)?, to: rate(second)?, at: time(at)? }
+            }
             "ramp" => {
                 Shape::Ramp { from: rate(first)?, to: rate(second)?, at: time(at)?, over: time(lasts)? }
             }
@@ -133,7 +135,8 @@ impl Traffic {
     /// What is missing.
     pub fn history(csv: &str) -> Result<Self, String> {
         let mut lines = csv.lines().take(MAX_POINTS);
-        let head: Vec<&str> = lines.next().unwrap_or_default().split(',').map(|name| name.trim_matches('"')).collect();
+        let head: Vec<&str> =
+            lines.next().unwrap_or_default().split(',').map(|name| name.trim_matches('"')).collect();
         let column = |name: &str| {
             head.iter()
                 .position(|column| *column == name)
@@ -211,7 +214,11 @@ impl Traffic {
         let mut next = 0;
         (0u64..).map(move |second| {
             let rate = self.course(second, &mut next);
-            if self.noise > 0.0 { (rate * (1.0 + self.noise * off(self.seed, second))).max(0.0) } else { rate }
+            if self.noise > 0.0 {
+                (rate * (1.0 + self.noise * off(self.seed, second))).max(0.0)
+            } else {
+                rate
+            }
         })
     }
 
@@ -239,7 +246,8 @@ impl Traffic {
             }
             Shape::Diurnal { low, high } => {
                 // Radians since 4:00, the low point.
-                let angle = (second % 86_400) as f64 / 86_400.0 * std::f64::consts::TAU - std::f64::consts::FRAC_PI_3;
+                let angle =
+                    (second % 86_400) as f64 / 86_400.0 * std::f64::consts::TAU - std::f64::consts::FRAC_PI_3;
                 low + (high - low) * (1.0 - angle.cos()) / 2.0
             }
             Shape::Points { points, linear } => between(points, *linear, second, next),
@@ -308,8 +316,19 @@ mod tests {
     #[test]
     fn what_is_no_traffic_is_refused() {
         for wrong in [
-            "", "constant", "constant:", "constant:-1", "constant:nan", "constant:1e13", "step:1..2", "ramp:1..2@1",
-            "spike:1@1+1", "diurnal:1", "constant:1@5", "step:1..2@400d", "wave:1..2",
+            "",
+            "constant",
+            "constant:",
+            "constant:-1",
+            "constant:nan",
+            "constant:1e13",
+            "step:1..2",
+            "ramp:1..2@1",
+            "spike:1@1+1",
+            "diurnal:1",
+            "constant:1@5",
+            "step:1..2@400d",
+            "wave:1..2",
         ] {
             assert!(Traffic::parse(wrong).is_err(), "{wrong}");
         }

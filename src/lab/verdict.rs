@@ -215,8 +215,7 @@ impl Scenario {
     /// See above.
     pub fn verdict(&self, both: &Comparison) -> Result<Verdict, String> {
         let (eks, lambda) = (&both.eks, &both.lambda);
-        let cheaper =
-            if lambda.bill.total() <= eks.bill.total() { Target::Lambda } else { Target::Eks };
+        let cheaper = if lambda.bill.total() <= eks.bill.total() { Target::Lambda } else { Target::Eks };
         let target = match (eks.is_serving(), lambda.is_serving()) {
             (true, false) => Target::Eks,
             (false, true) => Target::Lambda,
@@ -238,7 +237,8 @@ impl Scenario {
             let lost = side.run.requests.lost_share();
             if lost > TOLERATED {
                 let why = side.run.notes.first().map(|note| format!(": {note}")).unwrap_or_default();
-                reasons.push((1e12 * lost, format!("{name} loses {:.1} % of the requests{why}.", lost * 100.0)));
+                reasons
+                    .push((1e12 * lost, format!("{name} loses {:.1} % of the requests{why}.", lost * 100.0)));
             }
         }
         let usd = |amount: Usd| amount.dollars();
@@ -261,13 +261,19 @@ impl Scenario {
             + lambda.bill.item("provisioned duration");
         let share = self.profile.wait_ms / self.function.duration_ms(&self.profile).max(f64::MIN_POSITIVE);
         let of_that = if share >= 0.01 {
-            format!(", {:.0} % of it waiting, which a pod does beside other requests for nothing", share * 100.0)
+            format!(
+                ", {:.0} % of it waiting, which a pod does beside other requests for nothing",
+                share * 100.0
+            )
         } else {
             String::new()
         };
-        reasons.push((usd(duration), format!("Lambda bills {duration} for the duration of requests{of_that}.")));
-        let by_request = lambda.bill.item("Lambda requests") + lambda.bill.item("HTTP API") + lambda.bill.item("REST API");
-        let monthly = lambda.run.requests.arrived / lambda.run.seconds as f64 * super::cost::MONTH_SECONDS as f64;
+        reasons
+            .push((usd(duration), format!("Lambda bills {duration} for the duration of requests{of_that}.")));
+        let by_request =
+            lambda.bill.item("Lambda requests") + lambda.bill.item("HTTP API") + lambda.bill.item("REST API");
+        let monthly =
+            lambda.run.requests.arrived / lambda.run.seconds as f64 * super::cost::MONTH_SECONDS as f64;
         reasons.push((
             usd(by_request),
             format!(
