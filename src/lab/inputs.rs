@@ -307,10 +307,11 @@ fn tag(line: &str) -> Option<usize> {
             (None, '#') if before.is_whitespace() => return None,
             (None, '"' | '\'') if !before.is_alphanumeric() => quote = Some(character),
             (Some(open), _) if open == character => quote = None,
-            (None, '!') if matches!(before, ' ' | '[' | ',' | '{') => {
-                if line[at + 1..].starts_with(|c: char| c.is_ascii_uppercase()) {
-                    return Some(at);
-                }
+            (None, '!')
+                if matches!(before, ' ' | '[' | ',' | '{')
+                    && line[at + 1..].starts_with(|c: char| c.is_ascii_uppercase()) =>
+            {
+                return Some(at);
             }
             _ => {}
         }

@@ -255,16 +255,17 @@ const BUCKETS: usize = 64 << BITS;
 /// The exponent of the first bucket: 2^-20 s, a microsecond.
 const FIRST: i64 = -20;
 
-/// How long requests took, in buckets 1.6 % apart from a microsecond up.
+/// How long requests took, in buckets 1.6 % apart from a microsecond up, each with its mean.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latencies {
-    buckets: Vec<f64>,
+    /// Requests, and the sum of their seconds.
+    buckets: Vec<(f64, f64)>,
     total: f64,
 }
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { buckets: vec![0.0; BUCKETS], total: 0.0 }
+        Self { buckets: vec![(0.0, 0.0); BUCKETS], total: 0.0 }
     }
 }
 
@@ -273,7 +274,8 @@ impl Latencies {
     pub fn add(&mut self, seconds: f64, requests: f64) {
         let place = (seconds.max(0.0).to_bits() >> (52 - BITS)) as i64 - ((1023 + FIRST) << BITS);
         let place = usize::try_from(place).unwrap_or(0).min(BUCKETS - 1);
-        self.buckets[place] += requests;
+        self.buckets[place].0 += requests;
+        self.buckets[place].1 += requests * seconds;
         self.total += requests;
     }
 
@@ -291,12 +293,10 @@ impl Latencies {
         }
         let wanted = self.total * share;
         let mut sum = 0.0;
-        for (place, count) in self.buckets.iter().enumerate() {
+        for (count, seconds) in &self.buckets {
             sum += count;
-            if sum >= wanted && sum > 0.0 {
-                let bits = (place as u64) + (((1023 + FIRST) as u64) << BITS);
-                // The middle of the bucket.
-                return Some(f64::from_bits((bits << (52 - BITS)) | (1 << (51 - BITS))));
+            if sum >= wanted && *count > 0.0 {
+                return Some(seconds / count);
             }
         }
         None

@@ -179,10 +179,10 @@ impl Traffic {
         if let Some(wrong) = rates.iter().find(|rate| !(0.0..=MAX_RATE).contains(*rate)) {
             return Err(format!("{wrong} requests a second are not between 0 and {MAX_RATE:e}"));
         }
-        if let Shape::Points { points, .. } = &self.shape {
-            if points.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
-                return Err("the points of traffic follow each other in time".into());
-            }
+        if let Shape::Points { points, .. } = &self.shape
+            && points.windows(2).any(|pair| pair[0].0 >= pair[1].0)
+        {
+            return Err("the points of traffic follow each other in time".into());
         }
         if !(0.0..=1.0).contains(&self.noise) {
             return Err(format!("noise of {} is not between 0 and 1", self.noise));

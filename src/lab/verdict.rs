@@ -120,6 +120,14 @@ pub struct Verdict {
     pub crossover: Option<Crossover>,
 }
 
+/// Something that speaks against a target.
+struct Reason {
+    of: Target,
+    /// Dollars a month, or more for what no money makes up for.
+    weight: f64,
+    text: String,
+}
+
 impl Scenario {
     /// One target.
     ///
@@ -224,38 +232,45 @@ impl Scenario {
         let side = |target: Target| if target == Target::Eks { eks } else { lambda };
         let saves = side(target.other()).bill.total() - side(target).bill.total();
         let mut reasons = self.reasons(both);
-        // Losses weigh more than any money; otherwise the largest amount first.
-        reasons.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let reasons = reasons.into_iter().take(3).map(|(_, reason)| reason).collect();
+        // What speaks against the other target comes first, and of that the largest amount; losses weigh more than money.
+        reasons.sort_by(|a, b| (a.of == target).cmp(&(b.of == target)).then(b.weight.total_cmp(&a.weight)));
+        let told = |reason: Reason| {
+            if reason.of == target { format!("Still, {}", reason.text) } else { reason.text }
+        };
+        let reasons = reasons.into_iter().take(3).map(told).collect();
         Ok(Verdict { target, saves, reasons, crossover: self.crossover()? })
     }
 
-    fn reasons(&self, both: &Comparison) -> Vec<(f64, String)> {
+    fn reasons(&self, both: &Comparison) -> Vec<Reason> {
         let (eks, lambda) = (&both.eks, &both.lambda);
         let mut reasons = Vec::new();
-        for (name, side) in [("EKS", eks), ("Lambda", lambda)] {
-            let lost = side.run.requests.lost_share();
+        let mut add = |of: Target, weight: f64, text: String| reasons.push(Reason { of, weight, text });
+        for (of, side) in [(Target::Eks, eks), (Target::Lambda, lambda)] {
+            let (name, lost) = (of.name(), side.run.requests.lost_share());
             if lost > TOLERATED {
                 let why = side.run.notes.first().map(|note| format!(": {note}")).unwrap_or_default();
-                reasons
-                    .push((1e12 * lost, format!("{name} loses {:.1} % of the requests{why}.", lost * 100.0)));
+                add(of, 1e12 * lost, format!("{name} loses {:.1} % of the requests{why}.", lost * 100.0));
             }
         }
         let usd = |amount: Usd| amount.dollars();
         let standing: Usd =
             eks.bill.lines.iter().filter(|line| is_standing(&line.item)).map(|line| line.usd).sum();
         let nodes: Usd = eks.bill.lines.iter().filter(|line| is_node(&line.item)).map(|line| line.usd).sum();
-        reasons.push((
+        add(
+            Target::Eks,
             usd(standing),
-            format!("EKS costs {standing} a month before anybody asks: control plane, NAT gateway, balancer and addresses."),
-        ));
-        reasons.push((
+            format!(
+                "EKS costs {standing} a month before anybody asks: control plane, NAT gateway, balancer and addresses."
+            ),
+        );
+        add(
+            Target::Eks,
             usd(nodes),
             format!(
-                "Its nodes cost {nodes}, of which requests use {:.2} % of the CPU time.",
+                "EKS has nodes for {nodes}; requests use {:.2} % of their CPU time.",
                 self.node_load(&eks.run) * 100.0
             ),
-        ));
+        );
         let duration = lambda.bill.item("Lambda duration")
             + lambda.bill.item("provisioned concurrency")
             + lambda.bill.item("provisioned duration");
@@ -268,19 +283,23 @@ impl Scenario {
         } else {
             String::new()
         };
-        reasons
-            .push((usd(duration), format!("Lambda bills {duration} for the duration of requests{of_that}.")));
+        add(
+            Target::Lambda,
+            usd(duration),
+            format!("Lambda bills {duration} for the duration of requests{of_that}."),
+        );
         let by_request =
             lambda.bill.item("Lambda requests") + lambda.bill.item("HTTP API") + lambda.bill.item("REST API");
         let monthly =
             lambda.run.requests.arrived / lambda.run.seconds as f64 * super::cost::MONTH_SECONDS as f64;
-        reasons.push((
+        add(
+            Target::Lambda,
             usd(by_request),
             format!(
                 "Lambda and its gateway bill {by_request} for {} requests a month, however short they are.",
                 grouped(format!("{monthly:.0}"))
             ),
-        ));
+        );
         reasons
     }
 

@@ -110,7 +110,7 @@ pub(crate) fn comparison(
         text.push('\n');
     };
     row("requests", &|side| count(side.run.requests.arrived));
-    row("served", &|side| percent(side.run.requests.served, side.run.requests.arrived));
+    row("served", &|side| format!("{:.2} %", 100.0 * (1.0 - side.run.requests.lost_share())));
     row("refused or failed", &|side| count(side.run.requests.shed + side.run.requests.failed));
     row("cold starts", &|side| count(side.run.requests.cold));
     row("p50", &|side| duration(side.run.latency.p50_ms));
@@ -162,10 +162,6 @@ pub(crate) fn crossing(crossover: Option<&Crossover>) -> String {
 fn count(requests: f64) -> String {
     // What is left of a fluid is no request.
     grouped(format!("{:.0}", requests.max(0.0)))
-}
-
-fn percent(part: f64, whole: f64) -> String {
-    if whole > 0.0 { format!("{:.2} %", part / whole * 100.0) } else { "-".into() }
 }
 
 fn significant(value: f64) -> String {
