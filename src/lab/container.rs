@@ -618,12 +618,12 @@ pub fn run(
     }
     let mut autoscaler =
         workload.hpa.as_ref().map(|hpa| Autoscaler::new(hpa, workload, pipeline, cluster.minor));
-    let mut station = Station::new(profile, workload.timeout_seconds);
+    let (speed, idle_cores) = workload.speed(cluster);
+    let mut station = Station::new(profile, speed, workload.timeout_seconds);
     let mut recorder = Recorder::new(span);
     let (mut latencies, mut randomness) = (Latencies::default(), Randomness::default());
     let (mut hour, mut clock, mut over_memory, mut pending_seconds) = (Hour::default(), 0.0, 0u64, 0u64);
     let wait = profile.wait_ms / 1000.0;
-    let (speed, idle_cores) = workload.speed(cluster);
     let service = profile.cpu_ms / 1000.0 / speed;
     let mut cores = 0.0;
     let mut is_crowd_changed = true;

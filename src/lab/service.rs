@@ -188,15 +188,16 @@ pub struct Station {
 }
 
 impl Station {
-    /// For requests of a profile, where nobody waits longer than the timeout.
+    /// For requests of a profile that get so much of a core at most, where nobody waits longer than the timeout.
     #[must_use]
-    pub fn new(profile: &Profile, timeout_seconds: f64) -> Self {
+    pub fn new(profile: &Profile, speed: f64, timeout_seconds: f64) -> Self {
         let (cpu, wait) = (profile.cpu_ms / 1000.0, profile.wait_ms / 1000.0);
+        let alone = wait + cpu / speed;
         Self {
             cpu_seconds: cpu,
-            patience: (timeout_seconds - wait - cpu).max(0.0),
+            patience: (timeout_seconds - alone).max(0.0),
             stay: Stay::of(wait.min(timeout_seconds)),
-            is_hopeless: wait + cpu > timeout_seconds,
+            is_hopeless: alone > timeout_seconds,
             queued: 0.0,
             waiting: 0.0,
         }
@@ -376,13 +377,13 @@ mod tests {
     #[test]
     fn waiting_overlaps_and_cpu_does_not() {
         // 100 requests a second that wait 5 s are 500 at once and next to no CPU time.
-        let mut waits = Station::new(&profile("cpu=1us,wait=5s"), 30.0);
+        let mut waits = Station::new(&profile("cpu=1us,wait=5s"), 1.0, 30.0);
         let last = (0..60).map(|_| waits.step(100.0, &servers(1.0, 1.0, 1e4))).last().unwrap();
         assert!((499.0..501.0).contains(&waits.in_flight()), "{}", waits.in_flight());
         assert!((99.9..100.1).contains(&last.served));
         assert!(last.cpu < 0.001);
         // 100 requests a second that need 50 ms of CPU need five cores: one serves 20 of them.
-        let mut works = Station::new(&profile("cpu=50ms"), 30.0);
+        let mut works = Station::new(&profile("cpu=50ms"), 1.0, 30.0);
         let last = (0..120).map(|_| works.step(100.0, &servers(1.0, 1.0, 1e4))).last().unwrap();
         assert!((19.9..20.1).contains(&last.served), "{}", last.served);
         assert!((last.load - 5.0).abs() < 1e-9);
@@ -391,7 +392,7 @@ mod tests {
 
     #[test]
     fn beyond_the_slots_requests_are_shed() {
-        let mut station = Station::new(&profile("cpu=1us,wait=10s"), 30.0);
+        let mut station = Station::new(&profile("cpu=1us,wait=10s"), 1.0, 30.0);
         let last = (0..100).map(|_| station.step(100.0, &servers(2.0, 1.0, 100.0))).last().unwrap();
         assert!((station.in_flight() - 200.0).abs() < 1e-6);
         assert!((last.shed - 80.0).abs() < 1.5, "{}", last.shed);
@@ -399,14 +400,24 @@ mod tests {
 
     #[test]
     fn waiting_longer_than_the_timeout_fails() {
-        let mut station = Station::new(&profile("cpu=1us,wait=40s"), 30.0);
+        let mut station = Station::new(&profile("cpu=1us,wait=40s"), 1.0, 30.0);
         let last = (0..300).map(|_| station.step(10.0, &servers(1.0, 1.0, 1e4))).last().unwrap();
         assert!(last.served == 0.0 && (last.failed - 10.0).abs() < 0.01);
     }
 
     #[test]
+    fn nobody_is_served_after_the_timeout() {
+        // Half a core: a request of 5 s takes 10 s, and 35 s are left to queue.
+        let profile = profile("cpu=5s");
+        let mut station = Station::new(&profile, 0.5, 45.0);
+        let last = (0..600).map(|_| station.step(1.0, &servers(2.0, 0.5, 1e4))).last().unwrap();
+        assert!((last.queue_seconds - 35.0).abs() < 0.01, "{}", last.queue_seconds);
+        assert!((last.served - 0.2).abs() < 1e-9 && (last.failed - 0.8).abs() < 1e-9, "{last:?}");
+    }
+
+    #[test]
     fn nobody_to_serve_is_nobody_served() {
-        let mut station = Station::new(&profile("cpu=1us,wait=1s"), 30.0);
+        let mut station = Station::new(&profile("cpu=1us,wait=1s"), 1.0, 30.0);
         let second = station.step(10.0, &servers(0.0, 1.0, 1e4));
         assert_eq!((second.served, second.shed), (0.0, 10.0));
     }

@@ -121,7 +121,7 @@ fn replay(trace: &trace::Trace) -> (Run, usize) {
         cpu_limit: deployment.cpu_limit_m.map(|milli| milli as f64 / 1000.0),
         memory_limit_mib: None,
         max_in_flight: 1e9,
-        timeout_seconds: 0.001,
+        timeout_seconds: 0.02,
         pod_start_seconds: 2,
         balancer: Balancer::None,
     };
@@ -250,6 +250,35 @@ proptest! {
         let span = scenario.span;
         assert_conserved(&scenario.simulate(Target::Eks).unwrap().run);
         assert_conserved(&lambda::run(&function, &scenario.profile, &scenario.traffic, span).unwrap());
+    }
+
+    /// The project's own files with a piece missing and another put in.
+    #[test]
+    fn broken_files_are_refused_or_run(
+        file in 0usize..3,
+        (from, length) in (0.0..1.0, 0.0..0.3),
+        piece in prop_oneof![
+            Just(String::new()),
+            "[ \\n:!{}\\[\\]\"'#|>&*,-]{0,12}",
+            "(-?[0-9]{1,20}|null|~|1e999|!Ref X|\\{Ref: X\\}|\\[\\[\\]\\]|- -|\\|)",
+        ],
+    ) {
+        let files = [manifests(), include_str!("../../cluster-config.yaml").into(), include_str!("../../template.yaml").into()];
+        let text: Vec<char> = files[file].chars().collect();
+        let start = (text.len() as f64 * from) as usize;
+        let end = (start + (text.len() as f64 * length * length) as usize).min(text.len());
+        let text: String = text[..start].iter().chain(piece.chars().collect::<Vec<_>>().iter()).chain(&text[end..]).collect();
+        let mut scenario = scenario("cpu=1ms", "constant:10", 120);
+        match file {
+            0 => if let Ok(workload) = inputs::workload(&text) { scenario.workload = workload },
+            1 => if let Ok((cluster, _)) = inputs::cluster(&text) { scenario.cluster = cluster },
+            _ => if let Ok(function) = inputs::function(&text) { scenario.function = function },
+        }
+        for target in [Target::Eks, Target::Lambda] {
+            if let Ok(side) = scenario.simulate(target) {
+                assert_conserved(&side.run);
+            }
+        }
     }
 
     #[test]

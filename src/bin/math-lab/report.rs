@@ -237,7 +237,7 @@ fn draw(
         let mut chart = ChartBuilder::on(area)
             .caption(title, ("sans-serif", 18).into_font().color(&INK))
             .margin(12)
-            .x_label_area_size(28)
+            .x_label_area_size(38)
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..run.seconds as f64 / 3600.0, 0.0..top)?;
         chart.configure_mesh().light_line_style(WHITE).x_desc("hours").y_labels(5).draw()?;

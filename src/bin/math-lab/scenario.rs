@@ -73,6 +73,9 @@ pub(crate) struct Options {
     /// Take Lambda's and API Gateway's monthly free tiers off
     #[arg(long)]
     free_tier: bool,
+    /// The cluster's version is in extended support, which costs six times as much
+    #[arg(long)]
+    extended_support: bool,
     /// Memory of the function in MB, instead of the template's
     #[arg(long, value_name = "MB")]
     memory: Option<u32>,
@@ -112,6 +115,7 @@ impl Options {
     pub(crate) fn scenario(&self) -> Result<Scenario, String> {
         let (mut cluster, region) = named(&self.cluster, inputs::cluster)?;
         cluster.node_start_seconds = time(&self.node_start)?;
+        cluster.is_extended = self.extended_support;
         let mut workload = inputs::workload(&manifests(&self.manifests)?).map_err(|error| {
             let paths: Vec<String> = self.manifests.iter().map(|path| path.display().to_string()).collect();
             format!("{}: {error}", paths.join(", "))
