@@ -5,20 +5,29 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
+CHECKOV := .tools/checkov
+include scripts/tools.mk
 export SAM_CLI_TELEMETRY := 0
 # The emulator that AWS ships inside the aws-sam-cli wheel, for this machine's architecture.
 RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 # Lambda's name for it.
 SAM_ARCH := $(RIE_ARCH)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-CONTAINER_FEATURES := --no-default-features --features docs-ui,sqlite,postgres,dynamodb
-LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui,postgres,dynamodb
+CONTAINER_FEATURES := --no-default-features --features docs-ui,sqlite,postgres,dynamodb,jobs
+LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs
 # Inputs for each fuzz target in `make test`; raise it to search longer.
 FUZZ_RUNS ?= 200000
 
 .PHONY: help
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: version
+version: ## Print the version, which Cargo.toml alone says
+	@echo $(VERSION)
+
+.PHONY: tools
+tools: $(VENV)/.installed ## Install the Python tools of the tests into .tools
 
 .PHONY: run
 run: ## Serve on http://localhost:8000
@@ -35,7 +44,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint test-rust test-rie test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -45,6 +54,18 @@ lint: ## Format, clippy and docs, warnings are errors
 	cargo clippy --quiet --bin math-service $(CONTAINER_FEATURES) -- -D warnings
 	cargo clippy --quiet --bin lambda $(LAMBDA_FEATURES) -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/.installed ## The workflows of .github: their schema, and what zizmor finds dangerous in them
+	@echo '== lint-workflows: schema, zizmor'
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(VENV)/bin/zizmor --offline --quiet .github
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, where they come from, known flaws
+	@echo '== deny: dependencies'
+	CARGO_DENY='$(CARGO_DENY)' scripts/deny.sh
 
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
@@ -62,8 +83,13 @@ test-rie: $(VENV)/.installed ## The Lambda binary under AWS's Runtime Interface 
 	  RIE=$$(echo $(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-$(RIE_ARCH)) \
 	  cargo test --test api rie:: -- --ignored; fi
 
+.PHONY: test-terraform
+test-terraform: ## terraform/ by terraform itself: format, validity, its tests on mocked AWS
+	@echo '== test-terraform: format, validity, tests on mocked AWS'
+	scripts/check-terraform.sh
+
 .PHONY: test-deploy
-test-deploy: $(VENV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
+test-deploy: $(VENV)/.installed $(CHECKOV)/.installed ## Manifests, templates, Dockerfile and scripts; Locust against both targets
 	@echo '== test-deploy: manifests, templates, scripts, load'
 	cargo build --quiet --bins --example gateway
 	$(VENV)/bin/pytest --quiet -rs tests/deploy
@@ -72,6 +98,12 @@ test-deploy: $(VENV)/.installed ## Manifests, templates, Dockerfile and scripts;
 test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with Docker and SAM
 	@echo '== test-container: the image, the bundle, SAM'
 	$(VENV)/bin/pytest --quiet -rs tests/container
+
+.PHONY: test-kube
+test-kube: $(VENV)/.installed ## The Jobs API on a real Kubernetes API server, both targets (CONTRIBUTING.md)
+	@echo '== test-kube: the Jobs API on a real Kubernetes API server'
+	cargo build --quiet --bins --example gateway
+	$(VENV)/bin/pytest --quiet -rs tests/kube
 
 .PHONY: image
 image: ## Build the container image as my-math-service
@@ -106,16 +138,75 @@ eks-pause: ## Take the nodes away, keep the cluster
 eks-resume: ## Bring the nodes back
 	scripts/eks-resume.sh
 
+.PHONY: jobs-access
+jobs-access: ## Let the service manage Jobs on the EKS cluster
+	scripts/jobs-access.sh
+
+.PHONY: jobs-access-down
+jobs-access-down: ## Shut it out again
+	scripts/jobs-access-down.sh
+
 .PHONY: lambda
-lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64]
+lambda: ## Run on AWS Lambda [ARCHITECTURE=arm64; scripts/lambda.sh --help has those of Jobs]
 	scripts/lambda.sh
 
 .PHONY: lambda-down
 lambda-down: ## Delete that stack
 	scripts/lambda-down.sh
 
+.PHONY: terraform-bootstrap
+terraform-bootstrap: ## Once in an AWS account: the bucket of Terraform's states [GITHUB_REPOSITORY=owner/name]
+	scripts/terraform-bootstrap.sh
+
+.PHONY: terraform-plan
+terraform-plan: ## Show what terraform/ would change: make terraform-plan ENV=dev
+	scripts/terraform-plan.sh
+
+.PHONY: terraform-apply
+terraform-apply: ## Do what that showed, about 11 dollars a day: make terraform-apply ENV=dev
+	scripts/terraform-apply.sh
+
+.PHONY: terraform-database
+terraform-database: ## The service's user in that database, and its Secret: make terraform-database ENV=dev
+	scripts/terraform-database.sh
+
+.PHONY: terraform-destroy
+terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE_IMAGES=yes]
+	scripts/terraform-destroy.sh
+
 # What the scripts read, from the command line or the environment.
-export OVERLAY ARCHITECTURE DELETE_IMAGES
+export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
+export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP
+
+.PHONY: bundle
+bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]
+	PATH=$$PATH:$$PWD/$(VENV)/bin sam build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
+
+.PHONY: smoke
+smoke: ## Ask a deployed service for a sum and its version: make smoke URL=https://… [EXPECT=1.2.3]
+	scripts/smoke.sh
+
+.PHONY: rollout
+rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL]
+	scripts/rollout.sh
+
+.PHONY: kind
+kind: ## The manifests on a kind cluster: an update under load, the autoscaler (needs Docker and kind) [KEEP=yes]
+	scripts/kind.sh
+
+.PHONY: reproducible
+reproducible: $(CARGO_AUDITABLE) ## Build the server and the bundle twice each, in folders of their own; compare the bytes (10 minutes)
+	PATH='$(dir $(CARGO_AUDITABLE))':$$PATH scripts/reproducible.sh container
+	scripts/reproducible.sh bundle
+
+.PHONY: sbom
+sbom: $(AUDITABLE2CDX) ## Read the bill of materials out of a binary: make sbom BINARY=… SBOM=….cdx.json
+	@test -n '$(BINARY)' -a -n '$(SBOM)' || { echo 'usage: make sbom BINARY=… SBOM=….cdx.json' >&2; exit 2; }
+	'$(AUDITABLE2CDX)' '$(BINARY)' >'$(SBOM)'
+
+.PHONY: release
+release: ## Write a new version into every file that names it: make release VERSION=1.2.3
+	scripts/release.sh '$(VERSION)'
 
 .PHONY: fuzz
 fuzz: ## Fuzz the JSON body, the Lambda event and the lab's inputs, FUZZ_RUNS each
@@ -136,6 +227,12 @@ bench: ## Measure the service against its peers, about 25 minutes (docs/performa
 .PHONY: bench-quick
 bench-quick: ## The same with less certainty, in under 3 minutes once built
 	$(BENCH) run --quick
+
+.PHONY: bench-jobs
+bench-jobs: $(VENV)/.installed ## Creating a Job through the service, beside a bare kube call (needs KUBE_UP, see CONTRIBUTING.md)
+	cargo build --quiet --release --bin math-service $(CONTAINER_FEATURES)
+	cargo build --quiet --release --example kube-create
+	MATH_SERVICE_BIN=$${MATH_SERVICE_BIN:-target/release/math-service} $(VENV)/bin/python tests/kube/latency.py
 
 .PHONY: test-bench
 test-bench: ## The benchmark's own tests: its statistics, its parsing
@@ -165,4 +262,10 @@ $(VENV)/.installed: tests/requirements.txt
 	@echo '== tools: installing Python tools into $(VENV)'
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(CHECKOV)/.installed: tests/checkov-requirements.txt
+	@echo '== tools: installing checkov into $(CHECKOV)'
+	python3 -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check -r tests/checkov-requirements.txt
 	@touch $@

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use math_service::{
     app::App,
     config::Config,
-    targets::{Target, lambda},
+    targets::{Target, event::Event, lambda},
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -20,7 +20,10 @@ static FUNCTION: LazyLock<(App, Runtime)> = LazyLock::new(|| {
 });
 
 fuzz_target!(|event: &[u8]| {
-    let Ok(payload) = serde_json::from_slice::<LambdaRequest>(event) else { return };
+    let expected = serde_json::from_slice::<LambdaRequest>(event);
+    let read = serde_json::from_slice::<Event>(event);
+    assert_eq!(read.is_ok(), expected.is_ok(), "an event that one of the two cannot read");
+    let Ok(Event(payload)) = read else { return };
     let (app, runtime) = &*FUNCTION;
     let answer = runtime.block_on(lambda::answer(app.clone(), LambdaEvent::new(payload, Context::default())));
     let answer = serde_json::to_value(answer).expect("an answer is JSON");

@@ -11,16 +11,6 @@ source "$(dirname "$0")/lib.sh"
 source scripts/eks-lib.sh
 help_asked "$@"
 
-# Every balancer in the cluster's own network, whoever asked for it: each would keep the network from being deleted.
-no_balancer_is_left_in() {
-  local classic others
-  # A question that fails is no answer.
-  classic=$(aws elb describe-load-balancers --query "LoadBalancerDescriptions[?VPCId=='$1'].LoadBalancerName" --output text) &&
-    others=$(aws elbv2 describe-load-balancers --query "LoadBalancers[?VpcId=='$1'].LoadBalancerName" --output text) || return 1
-  balancers=$classic${others:+ $others}
-  [[ -z $balancers ]]
-}
-
 need aws eksctl kubectl
 need_aws_credentials
 

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154  # variables that lib.sh sets, or that the scripts read
 # shellcheck source=lib.sh
 
-stack=$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)
+stack=${STACK:-$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}
 region=$(sed -n 's/^region = "\(.*\)"/\1/p' samconfig.toml)
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region AWS_PAGER='' SAM_CLI_TELEMETRY=0
 # `make test` installs sam here, for those who have no other.

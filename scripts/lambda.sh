@@ -3,6 +3,13 @@
 # it. THE API IS PUBLIC; it costs nothing while nobody calls it.
 #
 # Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
+#        STACK=…: the stack, if not samconfig.toml's. PARAMETERS='A=b C=d': more of template.yaml's parameters.
+#        ROLE_ARN=…: the role that CloudFormation takes, where yours may only pass it one.
+#        BUILD=no: deploys what `sam build` or `make bundle` made before. EXPECT=1.2.3: the version that is to answer.
+#
+# With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in, in JOBS_NAMESPACES=… and of
+# JOBS_IMAGES=…; callers then sign in with tokens of OIDC_ISSUER=… for OIDC_AUDIENCE=…. What was given once stays until
+# it is given anew.
 #
 # Needs sam, aws with credentials, Rust from rustup, make and curl. `make lambda-down` ends it.
 # shellcheck source=lib.sh
@@ -11,7 +18,15 @@ source "$(dirname "$0")/lib.sh"
 source scripts/lambda-lib.sh
 help_asked "$@"
 
-parameters=Architecture=${ARCHITECTURE:-arm64}
+# A word each, as sam takes them.
+read -ra parameters <<<"Architecture=${ARCHITECTURE:-arm64} ${PARAMETERS:-}"
+[[ -z ${EKS_CLUSTER_NAME:-} ]] || parameters+=("EksClusterName=$EKS_CLUSTER_NAME")
+[[ -z ${JOBS_NAMESPACES:-} ]] || parameters+=("JobsNamespaces=$JOBS_NAMESPACES")
+[[ -z ${JOBS_IMAGES:-} ]] || parameters+=("JobsImages=$JOBS_IMAGES")
+[[ -z ${OIDC_ISSUER:-} ]] || parameters+=("OidcIssuer=$OIDC_ISSUER" "OidcAudience=${OIDC_AUDIENCE:-}")
+
+deploy=()
+[[ -z ${ROLE_ARN:-} ]] || deploy+=(--role-arn "$ROLE_ARN")
 
 need sam aws cargo rustup make curl
 need_aws_credentials
@@ -23,17 +38,25 @@ case $state in
   *) say "    $state" ;;
 esac
 
-step 'building'
-sam build --parameter-overrides "$parameters"
+if [[ ${BUILD:-yes} != no ]]; then
+  step 'building'
+  sam build --parameter-overrides "${parameters[@]}"
+fi
 
 step 'deploying'
-sam deploy --parameter-overrides "$parameters" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
+sam deploy --stack-name "$stack" ${deploy[@]+"${deploy[@]}"} --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
 
 step 'adding two numbers'
 ask_stack "Stacks[0].Outputs[?OutputKey=='Url'].OutputValue" || fail "the stack $stack is gone"
 url=$answer
 wait_for 120 "$url" adds "$url" || fail "$url does not answer; sam logs --stack-name $stack tells why"
 say "    10 + 5 is 15 at $url"
+if [[ -n ${EXPECT:-} ]]; then
+  step "asking for version $EXPECT"
+  URL=$url scripts/smoke.sh
+fi
+# For the next step of a workflow.
+[[ -z ${GITHUB_OUTPUT:-} ]] || echo "url=$url" >>"$GITHUB_OUTPUT"
 
 cat <<EOF
 

@@ -63,6 +63,7 @@ how_to_get() {
     kubectl) echo 'https://kubernetes.io/docs/tasks/tools/' ;;
     minikube) echo 'https://minikube.sigs.k8s.io/docs/start/' ;;
     sam) echo 'https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/install-sam-cli.html, or run: make test' ;;
+    terraform) echo 'https://developer.hashicorp.com/terraform/install' ;;
     *) echo "install the package $1 of your system" ;;
   esac
 }
@@ -127,6 +128,17 @@ diagnose() {
     echo "--- kubectl get events"
     k get events --sort-by .lastTimestamp | tail -n 30 || true
   } >&2
+}
+
+# no_balancer_is_left_in NETWORK, with those that are in `balancers`: every balancer in the cluster's own network, whoever
+# asked for it. Each would keep the network from being deleted.
+no_balancer_is_left_in() {
+  local classic others
+  # A question that fails is no answer.
+  classic=$(aws elb describe-load-balancers --query "LoadBalancerDescriptions[?VPCId=='$1'].LoadBalancerName" --output text) &&
+    others=$(aws elbv2 describe-load-balancers --query "LoadBalancers[?VpcId=='$1'].LoadBalancerName" --output text) || return 1
+  balancers=$classic${others:+ $others}
+  [[ -z $balancers ]]
 }
 
 # or_diagnose WHAT COMMAND...

@@ -1,6 +1,6 @@
 //! The only wiring: a checked [`Config`] becomes the service that both targets call.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{net::IpAddr, num::NonZero, sync::Arc, time::SystemTime};
 
 use axum::{
     Router,
@@ -8,16 +8,32 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
+#[cfg(feature = "jobs")]
+use crate::jobs::{
+    self, Jobs,
+    cluster::{Cluster, Location},
+};
 use crate::{
     addition::{self, Addition},
-    auth::{Callers, oidc::Oidc},
-    config::Config,
+    auth::{
+        Callers,
+        access::{Access, Guarded, PREFIX},
+        oidc::Oidc,
+        tokens::Tokens,
+    },
+    config::{Config, MOST_LOAD_SLOTS},
     fibonacci::{self, Fibonacci},
-    http::{Routes, docs, edge::Edge, health, home, path},
+    http::{
+        Routes, docs,
+        edge::Edge,
+        health, home, path,
+        shortcut::{Answering, Shortcut},
+    },
     lifecycle::Lifecycle,
     load::{self, Load},
     problem::Problem,
@@ -35,11 +51,18 @@ pub struct App(Arc<Shared>);
 
 struct Shared {
     router: Router,
-    /// The same paths as the router's: which route a request is counted under.
-    counted: matchit::Router<RouteMetrics>,
+    /// The same paths as the router's.
+    known: matchit::Router<Known>,
     unmatched: RouteMetrics,
     base_path: String,
     edge: Edge,
+}
+
+/// A route, before axum's router sees it.
+struct Known {
+    /// What its requests are counted under.
+    metrics: RouteMetrics,
+    shortcut: Option<Shortcut>,
 }
 
 /// A mistake in the service's own routes or metrics, which any test shows.
@@ -49,32 +72,43 @@ impl App {
     /// Every route that `target` serves. `logs` is where log lines go, for the metrics about them.
     ///
     /// # Errors
-    /// When two routes or two metrics collide: a programming mistake.
+    /// When two routes or two metrics collide, or a route that needs a guard has none: a programming mistake. When
+    /// `AUTH_TOKENS_FILE` cannot be used.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
+        let processors = match target {
+            // Asking takes twenty system calls.
+            Target::Container => std::thread::available_parallelism().map_or(1, NonZero::get),
+            // One event at a time.
+            Target::Lambda => 1,
+        };
         let lifecycle = Lifecycle::default();
+        let sign_in = sign_in(config);
+        let access = access(config, sign_in.clone(), logs.clone())?;
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
-        let mut routes =
-            addition::routes(Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes });
+        let addition = Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes };
+        let mut routes = addition::routes(addition);
         let load = Load {
             is_enabled: config.load_enabled,
             max_seconds: config.load_max_seconds,
-            slots: config.load_slots,
+            slots: config.load_slots.unwrap_or(processors.min(MOST_LOAD_SLOTS)),
         };
         routes.extend(load::routes(load, &metrics)?);
         routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
         let state = State::of(config, target);
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
-            callers: callers(config),
+            callers: Callers { oidc: sign_in, session_ttl: config.session_ttl },
             state: state.clone(),
-            slots: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+            slots: Arc::new(Semaphore::new(processors)),
         }));
-        routes.extend(health::routes(target, lifecycle.clone(), state));
+        let jobs = JobsApi::of(config);
+        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probe()));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
-        Self::around(routes, config, lifecycle, metrics)
+        let shortcuts = vec![addition::shortcut(addition)];
+        Self::with_shortcuts(routes, jobs.routes(&access), shortcuts, config, lifecycle, metrics)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
@@ -82,19 +116,38 @@ impl App {
     /// # Errors
     /// As [`App::new`].
     pub fn around(
-        routes: Routes,
+        open: Routes,
+        guarded: Guarded,
+        config: &Config,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+    ) -> Result<Self, WiringError> {
+        Self::with_shortcuts(open, guarded, Vec::new(), config, lifecycle, metrics)
+    }
+
+    fn with_shortcuts(
+        open: Routes,
+        guarded: Guarded,
+        shortcuts: Vec<Shortcut>,
         config: &Config,
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
         let mut router = Router::new();
-        let mut counted = matchit::Router::<RouteMetrics>::new();
-        for (path, methods) in routes {
+        let mut known = matchit::Router::<Known>::new();
+        if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX)) {
+            return Err(format!("{path} needs a guard").into());
+        }
+        for (path, methods) in open.into_iter().chain(guarded.into_routes()) {
             // A path may come twice, with other methods.
-            if counted.at(path).map(|found| found.value.name()) != Ok(path) {
-                counted.insert(path, RouteMetrics::new(path))?;
+            if known.at(path).map(|found| found.value.metrics.name()) != Ok(path) {
+                known.insert(path, Known { metrics: RouteMetrics::new(path), shortcut: None })?;
             }
             router = router.route(path, methods);
+        }
+        for shortcut in shortcuts {
+            let path = shortcut.path;
+            known.at_mut(path)?.value.shortcut = Some(shortcut);
         }
         let router = router
             .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
@@ -110,7 +163,7 @@ impl App {
             metrics,
         };
         let unmatched = RouteMetrics::new("unmatched");
-        Ok(Self(Arc::new(Shared { router, counted, unmatched, base_path: config.base_path.clone(), edge })))
+        Ok(Self(Arc::new(Shared { router, known, unmatched, base_path: config.base_path.clone(), edge })))
     }
 
     /// The phase that this app's readiness follows.
@@ -125,25 +178,81 @@ impl App {
         mut request: Request,
         client: Option<IpAddr>,
     ) -> impl Future<Output = Response> + Send + '_ {
-        let Shared { router, counted, unmatched, base_path, edge } = &*self.0;
+        let Shared { router, known, unmatched, base_path, edge } = &*self.0;
         path::normalise(&mut request, base_path);
-        let route = counted.at(request.uri().path()).map_or(unmatched, |found| found.value);
-        edge.answer(route, request, client, |request| router.clone().call(request))
+        let found = known.at(request.uri().path()).ok().map(|found| found.value);
+        let route = found.map_or(unmatched, |known| &known.metrics);
+        edge.answer(route, request, client, move |request| -> Answering {
+            match found.and_then(|known| known.shortcut.as_ref()) {
+                Some(shortcut) if shortcut.method == request.method() => shortcut.call(request),
+                _ => Box::pin(router.clone().call(request).map(|Ok(response)| response)),
+            }
+        })
     }
 
     /// Answers a request that its target could not read to its end, counted and marked like any other.
     pub async fn refuse(&self, request: Request, client: Option<IpAddr>, problem: Problem) -> Response {
         let Shared { unmatched, edge, .. } = &*self.0;
-        edge.answer(unmatched, request, client, async |_| Ok(problem.into_response())).await
+        edge.answer(unmatched, request, client, |_| Box::pin(async { problem.into_response() })).await
     }
 }
 
-fn callers(config: &Config) -> Callers {
-    let sign_in = config.oidc_issuer.clone().zip(config.oidc_audience.clone());
-    Callers {
-        oidc: sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now))),
-        session_ttl: config.session_ttl,
+/// The Jobs API as configured: its routes, and the cluster's part of `/health`.
+#[cfg(feature = "jobs")]
+struct JobsApi(Jobs);
+
+#[cfg(feature = "jobs")]
+impl JobsApi {
+    fn of(config: &Config) -> Self {
+        let eks_endpoint = config.aws.eks_endpoint.clone();
+        let at = |name| Location { name, region: config.eks_region.clone(), eks_endpoint };
+        Self(Jobs {
+            cluster: config.eks_cluster_name.clone().map(at).map(Cluster::new),
+            namespaces: config.jobs_namespaces.clone(),
+            images: config.jobs_images.clone(),
+            max_body_bytes: config.max_body_bytes,
+            call_deadline: jobs::call_deadline(config.request_timeout),
+        })
     }
+
+    fn probe(&self) -> Option<health::ClusterProbe> {
+        self.0.cluster.clone().map(Cluster::probe)
+    }
+
+    fn routes(self, access: &Access) -> Guarded {
+        jobs::routes(self.0, access)
+    }
+}
+
+/// This build has none.
+#[cfg(not(feature = "jobs"))]
+struct JobsApi;
+
+#[cfg(not(feature = "jobs"))]
+impl JobsApi {
+    fn of(_: &Config) -> Self {
+        Self
+    }
+
+    fn probe(&self) -> Option<health::ClusterProbe> {
+        None
+    }
+
+    fn routes(self, access: &Access) -> Guarded {
+        access.guard([])
+    }
+}
+
+fn sign_in(config: &Config) -> Option<Oidc> {
+    let sign_in = config.oidc_issuer.clone().zip(config.oidc_audience.clone());
+    sign_in.map(|(issuer, audience)| Oidc::new(issuer, audience, Arc::new(SystemTime::now)))
+}
+
+/// Who may call the guarded routes.
+fn access(config: &Config, oidc: Option<Oidc>, logs: Option<Writer>) -> Result<Access, WiringError> {
+    let tokens = config.auth_tokens_file.as_ref();
+    let tokens = tokens.map(|path| Tokens::load(path, Arc::new(SystemTime::now))).transpose()?;
+    Ok(Access::new(tokens, oidc, config.jobs_rate_limit, logs))
 }
 
 /// What browsers on the configured origins may do: everything that curl may.

@@ -4,13 +4,19 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, num::NonZero, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::{auth::issuer::Issuer, http::host, store::location::Location};
+#[cfg(feature = "jobs")]
+use crate::jobs::names::{Images, Namespaces};
+use crate::{
+    auth::{issuer::Issuer, limit::Rate},
+    http::host,
+    store::location::Location,
+};
 
 /// One setting as a user sees it.
 #[derive(Debug)]
@@ -104,6 +110,33 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "what those tokens must name as their audience; required with `OIDC_ISSUER`",
     ),
+    setting("EKS_CLUSTER_NAME", "", "the EKS cluster that Jobs run in; switches the Jobs API on"),
+    Setting {
+        name: "EKS_REGION",
+        aliases: &["AWS_REGION", "AWS_DEFAULT_REGION"],
+        default: "us-east-1",
+        meaning: "the AWS region that cluster is in",
+    },
+    setting(
+        "JOBS_NAMESPACES",
+        "",
+        "namespaces that the Jobs API may touch, comma-separated, each with an optional `*` at its end; never `kube-*`, `default` only when named",
+    ),
+    setting(
+        "JOBS_IMAGES",
+        "",
+        "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
+    ),
+    setting(
+        "AUTH_TOKENS_FILE",
+        "",
+        "a file with the SHA-256 of each token that lets its holder call the API below `/api/`, read again when it changes",
+    ),
+    setting(
+        "JOBS_RATE_LIMIT",
+        "60/m",
+        "requests below `/api/` that each caller may send to each replica: so many at once, and so many more in each `s`, `m` or `h`",
+    ),
     setting(
         "EMF_METRICS",
         "false",
@@ -140,8 +173,8 @@ pub struct Config {
     pub load_enabled: bool,
     /// Most CPU seconds that one request may burn.
     pub load_max_seconds: f64,
-    /// Requests that burn CPU at once.
-    pub load_slots: usize,
+    /// Requests that burn CPU at once; one a processor where none is given.
+    pub load_slots: Option<usize>,
     /// The last index of the Fibonacci sequence that is served.
     pub fibonacci_max_index: u64,
     /// Where sequences are kept.
@@ -166,6 +199,20 @@ pub struct Config {
     pub oidc_issuer: Option<Issuer>,
     /// The audience that those tokens must name.
     pub oidc_audience: Option<String>,
+    /// The EKS cluster that Jobs run in; without one there are none.
+    pub eks_cluster_name: Option<String>,
+    /// The region that it is in.
+    pub eks_region: String,
+    /// Namespaces that the Jobs API may touch.
+    #[cfg(feature = "jobs")]
+    pub jobs_namespaces: Namespaces,
+    /// Images that Jobs may run.
+    #[cfg(feature = "jobs")]
+    pub jobs_images: Images,
+    /// The tokens that were given out by hand.
+    pub auth_tokens_file: Option<PathBuf>,
+    /// How often one caller may call the API below `/api/`.
+    pub jobs_rate_limit: Rate,
     /// Whether the Lambda target writes CloudWatch EMF lines.
     pub emf_metrics: bool,
 }
@@ -204,6 +251,14 @@ impl Config {
             base_path: env.read("BASE_PATH", base_path)?,
             oidc_issuer: env.read("OIDC_ISSUER", optional(Issuer::parse))?,
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
+            eks_cluster_name: env.read("EKS_CLUSTER_NAME", optional(cluster_name))?,
+            eks_region: env.read("EKS_REGION", region)?,
+            #[cfg(feature = "jobs")]
+            jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
+            jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
         };
         config.check()
@@ -269,46 +324,21 @@ impl Config {
     }
 }
 
-/// What the AWS SDKs too read from the environment.
-#[derive(Clone, Default)]
+/// What the AWS SDKs too read from the environment; credentials are read by AWS's own library.
+#[derive(Debug, Clone, Default)]
 pub struct AwsEnvironment {
     /// The region.
     pub region: Option<String>,
-    /// An access key: its name, its secret, and the token of a temporary one.
-    pub access_key_id: Option<String>,
-    /// See above.
-    pub secret_access_key: Option<String>,
-    /// See above.
-    pub session_token: Option<String>,
-    /// Where an agent on the node issues credentials, and what it wants to see.
-    pub container_credentials_uri: Option<String>,
-    /// See above.
-    pub container_token: Option<String>,
-    /// A file that holds it instead, and changes.
-    pub container_token_file: Option<String>,
+    /// Another address of EKS than its own.
+    pub eks_endpoint: Option<String>,
 }
 
 impl AwsEnvironment {
     fn of(env: &Source<'_>) -> Self {
-        let relative = env.given("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
         Self {
             region: env.given("AWS_REGION").or_else(|| env.given("AWS_DEFAULT_REGION")),
-            access_key_id: env.given("AWS_ACCESS_KEY_ID"),
-            secret_access_key: env.given("AWS_SECRET_ACCESS_KEY"),
-            session_token: env.given("AWS_SESSION_TOKEN"),
-            container_credentials_uri: relative
-                .map(|path| format!("http://169.254.170.2{path}"))
-                .or_else(|| env.given("AWS_CONTAINER_CREDENTIALS_FULL_URI")),
-            container_token: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
-            container_token_file: env.given("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            eks_endpoint: env.given("AWS_ENDPOINT_URL_EKS").or_else(|| env.given("AWS_ENDPOINT_URL")),
         }
-    }
-}
-
-/// The region alone: the rest is secret.
-impl fmt::Debug for AwsEnvironment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
     }
 }
 
@@ -438,17 +468,17 @@ fn positive_seconds(value: &str) -> Result<f64, String> {
 }
 
 /// Half of the threads that tokio keeps for blocking work: burning never takes those of others.
-const MOST_LOAD_SLOTS: usize = 256;
+pub const MOST_LOAD_SLOTS: usize = 256;
 
 /// A number of slots, or `CPUs`: as many as there are processors, a container's CPU limit considered.
-fn load_slots(value: &str) -> Result<usize, String> {
+fn load_slots(value: &str) -> Result<Option<usize>, String> {
     if value.eq_ignore_ascii_case("CPUs") {
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        return Ok(processors.min(MOST_LOAD_SLOTS));
+        return Ok(None);
     }
     number(value)
         .ok()
         .filter(|slots| (1..=MOST_LOAD_SLOTS).contains(slots))
+        .map(Some)
         .ok_or_else(|| format!("a whole number from 1 to {MOST_LOAD_SLOTS}, or CPUs"))
 }
 
@@ -518,6 +548,21 @@ fn base_path(value: &str) -> Result<String, String> {
     Err("a path of letters, digits and -._~ such as /math".to_owned())
 }
 
+/// EKS's own rule for names.
+fn cluster_name(value: &str) -> Result<String, String> {
+    let is_name = value.len() <= 100
+        && value.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_name.then(|| value.to_owned()).ok_or_else(|| "the name of an EKS cluster, such as math".to_owned())
+}
+
+/// It becomes part of hosts' names, so it has what those may have.
+fn region(value: &str) -> Result<String, String> {
+    let is_region = value.contains('-')
+        && value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    is_region.then(|| value.to_owned()).ok_or_else(|| "an AWS region, such as us-east-1".to_owned())
+}
+
 /// The crate whose events a bare level applies to.
 const OWN_TARGET: &str = "math_service";
 
@@ -575,7 +620,7 @@ mod tests {
         assert!(!config.emf_metrics);
         assert!(!config.load_enabled, "burning CPU is off unless asked for");
         assert_eq!(config.load_max_seconds, 20.0);
-        assert_eq!(config.load_slots, std::thread::available_parallelism().unwrap().get().min(256));
+        assert_eq!(config.load_slots, None);
         assert_eq!(config.state_url, Location::Sqlite("data/state.db".into()));
         assert!(!config.allow_embedded_store && !config.in_kubernetes);
     }
@@ -621,6 +666,17 @@ mod tests {
             ("SESSION_TTL", "2y", "to a year"),
             ("OIDC_ISSUER", "http://login.example.com", "an https URL"),
             ("OIDC_ISSUER", "login.example.com", "an https URL"),
+            ("EKS_CLUSTER_NAME", "my cluster", "name of an EKS cluster"),
+            ("EKS_CLUSTER_NAME", "-math", "name of an EKS cluster"),
+            ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
+            ("AWS_REGION", "Frankfurt", "an AWS region"),
+            ("JOBS_NAMESPACES", "kube-system", "no kube-* namespaces"),
+            ("JOBS_NAMESPACES", "a*b", "optional * at its end"),
+            ("JOBS_IMAGES", "busybox:1.37", "repositories without tag"),
+            ("JOBS_RATE_LIMIT", "60", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "0/m", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "60/d", "such as 10/s"),
+            ("JOBS_RATE_LIMIT", "1000001/s", "such as 10/s"),
             ("LOGLEVEL", "LOUD", "CRITICAL"),
             ("LOGLEVEL", "math_service=LOUD", "CRITICAL"),
         ] {
@@ -643,11 +699,7 @@ mod tests {
         let error = config(&[("STATE_URL", "mysql://user:hunter2@host/db")]).unwrap_err();
         assert_eq!(error.variable, "STATE_URL");
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        let secrets = [
-            ("STATE_URL", "postgres://user:hunter2@host/db"),
-            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
-            ("AWS_SESSION_TOKEN", "hunter2"),
-        ];
+        let secrets = [("STATE_URL", "postgres://user:hunter2@host/db")];
         assert!(!format!("{:?}", config(&secrets).unwrap()).contains("hunter2"));
     }
 
@@ -666,8 +718,8 @@ mod tests {
         assert_eq!((error.variable, error.value.as_str()), ("LOAD_MAX_SECONDS", "10"));
         assert!(error.to_string().contains("REQUEST_TIMEOUT (10s)"), "{error}");
         let slots = |value| config(&[("LOAD_SLOTS", value)]).unwrap().load_slots;
-        assert_eq!(slots("3"), 3);
-        assert_eq!(slots("cpus"), slots("CPUs"));
+        assert_eq!(slots("3"), Some(3));
+        assert_eq!((slots("cpus"), slots("CPUs")), (None, None));
     }
 
     #[test]
@@ -681,6 +733,18 @@ mod tests {
         assert!(error.to_string().contains("because OIDC_ISSUER is set"), "{error}");
         let error = config(&[audience]).unwrap_err();
         assert!(error.to_string().contains("OIDC_ISSUER to be set too"), "{error}");
+    }
+
+    #[test]
+    fn the_cluster_is_in_the_process_region_unless_another_is_named() {
+        let region = |vars: &[(&str, &str)]| config(vars).unwrap().eks_region;
+        assert_eq!(region(&[]), "us-east-1");
+        assert_eq!(region(&[("AWS_REGION", "eu-west-2")]), "eu-west-2");
+        assert_eq!(region(&[("AWS_REGION", "eu-west-2"), ("EKS_REGION", "cn-north-1")]), "cn-north-1");
+        assert_eq!(config(&[]).unwrap().eks_cluster_name, None, "no Jobs unless asked for");
+        let stand_in = [("AWS_ENDPOINT_URL", "http://a"), ("AWS_ENDPOINT_URL_EKS", "http://b")];
+        assert_eq!(config(&stand_in).unwrap().aws.eks_endpoint.unwrap(), "http://b");
+        assert_eq!(config(&stand_in[..1]).unwrap().aws.eks_endpoint.unwrap(), "http://a");
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
-//! - [`addition`], [`load`], [`fibonacci`]: the workloads. They know neither each other nor the target.
+//! - [`addition`], [`load`], [`fibonacci`], `jobs`: the workloads. They know neither each other nor the target.
 //! - `lab`: what autoscalers will do, for the command `math-lab` alone.
-//! - [`auth`]: who is calling.
+//! - [`auth`]: who is calling, and what they may do.
 //! - [`store`]: the state that replicas share.
+//! - `aws`: credentials and signatures, for what needs AWS.
 //! - [`problem`]: the one error type that reaches clients.
 //! - [`telemetry`]: log lines, metrics, trace context.
 //! - [`lifecycle`]: from starting to drained.
@@ -17,9 +18,13 @@
 pub mod addition;
 pub mod app;
 pub mod auth;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod config;
 pub mod fibonacci;
 pub mod http;
+#[cfg(feature = "jobs")]
+pub mod jobs;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod lifecycle;

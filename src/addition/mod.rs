@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::{
     extract::{Request, State},
+    http::Method,
     routing::post,
 };
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::{
     http::{
         Routes,
         json::{self, Answer},
+        shortcut::Shortcut,
     },
     problem::{Document, FieldError, Problem},
 };
@@ -58,6 +60,12 @@ pub fn routes(addition: Addition) -> Routes {
     vec![("/", post(add).with_state(addition))]
 }
 
+/// The same without axum's router in between.
+#[must_use]
+pub fn shortcut(addition: Addition) -> Shortcut {
+    Shortcut::new(Method::POST, "/", move |request| add(State(addition), request))
+}
+
 /// Adds two numbers.
 #[utoipa::path(post, path = "/", tag = "addition", request_body = Operands, responses(
     (status = 200, description = "The sum", body = Sum),
@@ -68,19 +76,25 @@ pub fn routes(addition: Addition) -> Routes {
     (status = 503, description = "Too many requests at once, or shutting down", body = Document, content_type = "application/problem+json"),
     (status = 504, description = "Took too long", body = Document, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn add(State(addition): State<Addition>, request: Request) -> Result<Answer<Sum>, Problem> {
-    let body = json::body(request, addition.max_body_bytes).await?;
-    let [a, b] = json::numbers(&body, ["a", "b"])?;
-    info!(a, b, "Received addition request");
+pub(crate) fn add(
+    State(addition): State<Addition>,
+    request: Request,
+) -> impl Future<Output = Result<Answer<Sum>, Problem>> + Send {
+    // Out here, so that the future does not carry the request.
+    let body = json::accept(request, addition.max_body_bytes);
+    async move {
+        let [a, b] = json::numbers(&body?.read().await?, ["a", "b"])?;
+        info!(a, b, "Received addition request");
 
-    if !addition.delay.is_zero() {
-        // Boxed, so that an addition without a delay does not carry the timer along.
-        Box::pin(tokio::time::sleep(addition.delay)).await;
+        if !addition.delay.is_zero() {
+            // Boxed, so that an addition without a delay does not carry the timer along.
+            Box::pin(tokio::time::sleep(addition.delay)).await;
+        }
+        let result = sum::finite(a, b).ok_or_else(|| Problem::invalid(vec![FieldError::body(OVERFLOW)]))?;
+
+        info!(a, b, result, "Computed result");
+        Ok(Answer(Sum { result }))
     }
-    let result = sum::finite(a, b).ok_or_else(|| Problem::invalid(vec![FieldError::body(OVERFLOW)]))?;
-
-    info!(a, b, result, "Computed result");
-    Ok(Answer(Sum { result }))
 }
 
 const OVERFLOW: &str = "has a sum that is out of the range of a 64-bit float";

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::scope::Scope;
 use crate::problem::Problem;
 
 /// The longest token that is looked at, in bytes; those of real issuers have 1 to 5 KB.
@@ -49,6 +50,15 @@ pub fn invalid(description: &'static str) -> Problem {
     // Descriptions are ours and plain; one that were not would cost the details, not the refusal.
     let challenge = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static(REALM));
     Problem::new(StatusCode::UNAUTHORIZED, description).challenge(challenge)
+}
+
+/// 403 for a token that is good, but not for this: RFC 6750 §3.1 names the scope.
+#[must_use]
+pub fn insufficient_scope(scope: Scope) -> Problem {
+    let name = scope.name();
+    let challenge = format!(r#"{REALM}, error="insufficient_scope", scope="{name}""#);
+    let challenge = HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static(REALM));
+    Problem::new(StatusCode::FORBIDDEN, format!("this token lacks the scope {name}")).challenge(challenge)
 }
 
 /// RFC 6750 §2.1, `b64token`.

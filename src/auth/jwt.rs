@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use super::jwk::{Algorithm, Key};
+use super::{
+    jwk::{Algorithm, Key},
+    scope::Scopes,
+};
 
 /// How far the issuer's clock and ours may be apart.
 pub(super) const LEEWAY: Duration = Duration::from_secs(30);
@@ -65,14 +68,20 @@ impl<'a> Token<'a> {
         key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature)
     }
 
-    /// The subject of a token whose signature was verified.
+    /// The subject of a token whose signature was verified, and what the token lets them do.
     ///
     /// # Errors
     /// When the token comes from another issuer, is meant for another audience, or not valid at `now`.
-    pub(super) fn subject(&self, issuer: &str, audience: &str, now: SystemTime) -> Result<String, Refusal> {
+    pub(super) fn subject(
+        &self,
+        issuer: &str,
+        audience: &str,
+        now: SystemTime,
+    ) -> Result<(String, Scopes), Refusal> {
         let claims: Claims = object(self.claims).map_err(|_| "a claim is missing or malformed")?;
         claims.check(issuer, audience, now)?;
-        Ok(claims.sub)
+        let scopes = claims.scopes();
+        Ok((claims.sub, scopes))
     }
 }
 
@@ -90,6 +99,19 @@ struct Claims {
     aud: Audience,
     exp: f64,
     nbf: Option<f64>,
+    /// RFC 9068 §2.2.3: names with spaces between them.
+    scope: Option<Granted>,
+    /// The same by Microsoft's and Okta's name.
+    scp: Option<Granted>,
+}
+
+/// What grants nothing refuses nothing: these two may be of any type.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Granted {
+    Names(String),
+    List(Vec<String>),
+    Other(IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -123,6 +145,17 @@ impl Claims {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Claims {
+    fn scopes(&self) -> Scopes {
+        let granted = [&self.scope, &self.scp].into_iter().flatten();
+        Scopes::among(granted.flat_map(|granted| match granted {
+            Granted::Names(names) => names.split(' ').collect::<Vec<_>>(),
+            Granted::List(names) => names.iter().map(String::as_str).collect(),
+            Granted::Other(_) => Vec::new(),
+        }))
     }
 }
 
@@ -252,6 +285,8 @@ mod tests {
             aud: Audience::One("a".to_owned()),
             exp: 4e9,
             nbf: None,
+            scope: None,
+            scp: None,
         };
         assert_eq!(claims.check("i", "a", UNIX_EPOCH), Ok(()));
         let before = UNIX_EPOCH - Duration::from_secs(1);

@@ -10,13 +10,26 @@
 //! - `jwt`: what a token is, and whether its claims hold (RFC 7515, RFC 7519, with the advice of RFC 8725).
 //! - `jwk`: the keys and the algorithms (RFC 7517, RFC 7518, RFC 8037).
 //! - [`issuer`]: which issuers may be named, and the two documents that are fetched from one.
+//!
+//! Routes that change what costs money are closed to whoever has no scope for them:
+//!
+//! - [`access`]: the guard before such routes. Begin here.
+//! - [`scope`]: what there is to be allowed.
+//! - [`tokens`]: tokens given out by hand, in a file.
+//! - [`limit`]: how often each caller may call.
+//! - [`audit`]: a line for every attempt to change something.
 
+pub mod access;
+pub mod audit;
 pub mod bearer;
 pub mod issuer;
 mod jwk;
 mod jwt;
+pub mod limit;
 pub mod oidc;
+pub mod scope;
 pub mod session;
+pub mod tokens;
 
 use std::{
     sync::Arc,

@@ -16,7 +16,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 
-use super::{Clock, Subject, bearer, issuer::Issuer, jwk::KeySet, jwt::Token};
+use super::{Clock, Subject, access::Principal, bearer, issuer::Issuer, jwk::KeySet, jwt::Token};
 use crate::{problem::Problem, telemetry::log};
 
 /// Keys are used this long without asking again, even if the issuer allows less.
@@ -78,6 +78,14 @@ impl Oidc {
     /// known because the issuer cannot be reached.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Option<Subject>, Problem> {
         let Some(token) = bearer::token(headers)? else { return Ok(None) };
+        Ok(Some(self.principal(token).await?.into_subject()))
+    }
+
+    /// Whose token it is, and what it lets them do.
+    ///
+    /// # Errors
+    /// As [`Oidc::authenticate`].
+    pub(super) async fn principal(&self, token: &str) -> Result<Principal, Problem> {
         let token = Token::parse(token).map_err(bearer::invalid)?;
         let keys = self.keys_for(&token).await.ok_or_else(unavailable)?;
         let candidates = keys.candidates(token.algorithm, token.key_id.as_deref());
@@ -88,8 +96,8 @@ impl Oidc {
             return Err(bearer::invalid("the token's signature is wrong"));
         }
         let Inner { issuer, audience, clock, .. } = &*self.0;
-        let name = token.subject(issuer.name(), audience, clock()).map_err(bearer::invalid)?;
-        Ok(Some(Subject::new(issuer.name(), name)))
+        let (name, scopes) = token.subject(issuer.name(), audience, clock()).map_err(bearer::invalid)?;
+        Ok(Principal::new(Subject::new(issuer.name(), name), scopes))
     }
 
     /// The keys to check `token` with, fetched again if that may help it; `None` if there are none.

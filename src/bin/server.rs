@@ -68,7 +68,7 @@ async fn serve(config: &Config) -> ExitCode {
     };
     let app = match App::new(config, Target::Container, Some(logs.clone())) {
         Ok(app) => app,
-        Err(error) => return fail(1, format_args!("cannot register the metrics: {error}")),
+        Err(error) => return fail(1, error),
     };
     if let Ok(address) = listener.local_addr() {
         tracing::info!(address = %address, version = math_service::VERSION, "Listening");

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     auth::{Caller, Callers},
-    http::Routes,
+    http::{Routes, idempotency},
     problem::{Document, Problem},
     store::{
         SequenceId,
@@ -44,9 +44,6 @@ pub struct Fibonacci {
 
 /// Up to here a number takes less time than a change of threads would be worth: some 50 µs.
 const COMPUTED_AT_ONCE: u64 = 20_000;
-
-/// Longest `Idempotency-Key`, in characters.
-const LONGEST_IDEMPOTENCY_KEY: usize = 255;
 
 /// A number of the sequence 0, 1, 1, 2, 3, 5, …
 #[derive(Serialize, ToSchema)]
@@ -115,7 +112,7 @@ fn index(text: &str) -> Option<u64> {
 pub(crate) async fn next(State(fibonacci): State<Fibonacci>, request: Request) -> Response {
     fibonacci
         .for_caller(request, async |sequence, lifetime, headers| {
-            let key = idempotency_key(headers)?;
+            let key = idempotency::key(headers)?;
             let index = fibonacci.state.next(sequence, lifetime, key, fibonacci.max_index).await?;
             let number = fibonacci.number_within_limit(index.unwrap_or(u64::MAX)).await?;
             info!(index = number.index, "Gave the next number");
@@ -221,22 +218,6 @@ fn sequence_of(caller: &Caller) -> (SequenceId, Lifetime) {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let mut given = headers.get_all("idempotency-key").iter();
-    let key = match (given.next(), given.next()) {
-        (None, _) => return Ok(None),
-        (Some(key), None) => key.to_str().ok(),
-        (Some(_), Some(_)) => None,
-    };
-    // A comma may be all that some gateways leave of two headers.
-    let is_visible = |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
-    let key = key.filter(|key| (1..=LONGEST_IDEMPOTENCY_KEY).contains(&key.len()) && is_visible(key));
-    key.map(Some).ok_or_else(|| {
-        let detail = "a request has one Idempotency-Key, of 1 to 255 visible ASCII characters but commas";
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,26 +227,6 @@ mod tests {
         assert_eq!((index("0"), index("100"), index("007")), (Some(0), Some(100), Some(7)));
         for text in ["", "-1", "+1", "1.0", "1e3", "ten", "١", "18446744073709551616", " 1"] {
             assert_eq!(index(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn an_idempotency_key_is_visible_ascii_of_bounded_length() {
-        let key = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append("idempotency-key", HeaderValue::from_str(value).unwrap());
-            }
-            idempotency_key(&headers)
-                .map(|key| key.map(str::to_owned))
-                .map_err(|problem| problem.status().as_u16())
-        };
-        assert_eq!(key(&[]), Ok(None));
-        assert_eq!(key(&["\"a-1\""]), Ok(Some("\"a-1\"".to_owned())));
-        let (longest, longer) = ("x".repeat(255), "x".repeat(256));
-        assert_eq!(key(&[&longest]), Ok(Some(longest.clone())));
-        for bad in [&[""][..], &["a b"], &[longer.as_str()], &["gr\u{fc}n"], &["a", "a"]] {
-            assert_eq!(key(bad), Err(422), "{bad:?}");
         }
     }
 }

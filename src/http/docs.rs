@@ -10,6 +10,8 @@ use axum::{
 use utoipa::OpenApi;
 
 use super::{Routes, health, home};
+#[cfg(feature = "jobs")]
+use crate::jobs;
 use crate::{addition, fibonacci, load, problem};
 
 #[derive(OpenApi)]
@@ -50,7 +52,17 @@ pub fn routes() -> Routes {
 #[utoipa::path(get, path = "/openapi.json", tag = "service", responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
 pub(crate) async fn openapi() -> Response {
     static DOCUMENT: OnceLock<utoipa::openapi::OpenApi> = OnceLock::new();
-    Json(DOCUMENT.get_or_init(Api::openapi)).into_response()
+    Json(DOCUMENT.get_or_init(document)).into_response()
+}
+
+#[cfg(feature = "jobs")]
+fn document() -> utoipa::openapi::OpenApi {
+    Api::openapi().merge_from(jobs::docs::Api::openapi())
+}
+
+#[cfg(not(feature = "jobs"))]
+fn document() -> utoipa::openapi::OpenApi {
+    Api::openapi()
 }
 
 #[cfg(feature = "docs-ui")]

@@ -22,7 +22,7 @@ use futures_util::{FutureExt, future::Either};
 use tower::{Layer, Service};
 use tower_http::cors::CorsLayer;
 
-use super::host;
+use super::{host, shortcut::Answering};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     problem::Problem,
@@ -56,22 +56,18 @@ pub struct Edge {
 
 impl Edge {
     /// Answers `request`, which matched `route` and came from `client`, with what `handle` makes of it.
-    pub fn answer<'a, F>(
+    pub fn answer<'a>(
         &'a self,
         route: &'a RouteMetrics,
         request: Request,
         client: Option<IpAddr>,
-        handle: impl FnOnce(Request) -> F + Send + 'a,
-    ) -> impl Future<Output = Response> + Send + 'a
-    where
-        F: Future<Output = Result<Response, Infallible>> + Send + 'a,
-    {
+        handle: impl FnOnce(Request) -> Answering + Send + 'a,
+    ) -> impl Future<Output = Response> + Send + 'a {
         let exchange = Exchange::begin(route, &request, client, &self.metrics);
         let context = RequestContext::of(request.headers(), client);
         let request_id = context.request_id.clone();
         let admitted = self.admit(&request, exchange.active_now);
-        // In a box of its own, and caught there: what awaits it is small and cheap to move.
-        let handle = move |request| self.guard(Box::pin(AssertUnwindSafe(handle(request)).catch_unwind()));
+        let handle = move |request| self.guard(AssertUnwindSafe(handle(request)).catch_unwind());
         let answer = match (admitted, &self.cors) {
             (admitted, Some(cors)) if is_for_cors(&request) => {
                 let answer = async move |request| match admitted {
@@ -83,12 +79,13 @@ impl Edge {
             (Ok(()), _) => Either::Left(handle(request)),
             (Err(refusal), _) => Either::Right(async { refusal.into_response() }.boxed()),
         };
-        context::scope(context, async move {
-            let mut response = answer.await;
+        // Not an async block, which would carry what it awaits twice.
+        let answer = answer.map(move |mut response| {
             response.headers_mut().insert(context::REQUEST_ID, request_id);
             exchange.end(route, &response, &self.metrics);
             response
-        })
+        });
+        context::scope(context, answer)
     }
 
     fn admit(&self, request: &Request, active_now: usize) -> Result<(), Problem> {
@@ -128,8 +125,8 @@ impl Edge {
     }
 }
 
-/// What a handler made of a request; the outer error is a panic.
-type Outcome = std::thread::Result<Result<Response, Infallible>>;
+/// What a handler made of a request; the error is a panic.
+type Outcome = std::thread::Result<Response>;
 
 /// An OPTIONS request that no browser sent is not the layer's to answer.
 fn is_for_cors(request: &Request) -> bool {
@@ -162,24 +159,24 @@ async fn across_origins(
 
 fn completed(outcome: Outcome) -> Response {
     match outcome {
-        Ok(Ok(response)) => response,
+        Ok(response) => response,
         // The panic itself was logged where it happened, with this request's id.
         Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR).into_response(),
     }
 }
 
 /// One request and its answer, for metrics and the log.
-struct Exchange {
+struct Exchange<'a> {
     started: Instant,
     method: Method,
     client: Option<IpAddr>,
     /// With this one; 0 where it is not counted.
     active_now: usize,
-    _active: Option<ActiveRequest>,
+    _active: Option<ActiveRequest<'a>>,
 }
 
-impl Exchange {
-    fn begin(route: &RouteMetrics, request: &Request, client: Option<IpAddr>, metrics: &Metrics) -> Self {
+impl<'a> Exchange<'a> {
+    fn begin(route: &RouteMetrics, request: &Request, client: Option<IpAddr>, metrics: &'a Metrics) -> Self {
         // Probes and scrapes neither take a slot nor look like load.
         let active = (!ALWAYS_ADMITTED.contains(&route.name())).then(|| metrics.enter());
         let (active, active_now) = active.unzip();

@@ -7,6 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -39,16 +42,38 @@ pub struct Health {
     target: Target,
     /// Where the Fibonacci sequences are kept.
     store: StoreHealth,
+    /// The EKS cluster that Jobs run in, where one is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterHealth>,
 }
+
+/// The cluster's part of `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ClusterHealth {
+    /// Its name in EKS.
+    #[schema(example = "math")]
+    pub name: String,
+    /// `ok`, or `unavailable`: it cannot be reached, or does not know this service; the log says which.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+}
+
+/// How to ask the cluster.
+pub type ClusterProbe = Arc<dyn Fn() -> BoxFuture<'static, ClusterHealth> + Send + Sync>;
 
 /// The health routes.
 #[must_use]
-pub fn routes(target: Target, lifecycle: Lifecycle, state: SharedState) -> Routes {
+pub fn routes(
+    target: Target,
+    lifecycle: Lifecycle,
+    state: SharedState,
+    cluster: Option<ClusterProbe>,
+) -> Routes {
     vec![
         ("/livez", get(live)),
         ("/healthz", get(healthz)),
         ("/readyz", get(ready).with_state(lifecycle)),
-        ("/health", get(health).with_state((target, state))),
+        ("/health", get(health).with_state((target, state, cluster))),
     ]
 }
 
@@ -88,14 +113,16 @@ pub(crate) async fn ready(State(lifecycle): State<Lifecycle>) -> Result<Json<Sta
     (status = 503, description = "Degraded: what is unavailable is named", body = Health),
 ))]
 pub(crate) async fn health(
-    State((target, state)): State<(Target, SharedState)>,
+    State((target, state, cluster)): State<(Target, SharedState, Option<ClusterProbe>)>,
 ) -> (StatusCode, Json<Health>) {
-    let store = state.health().await;
-    let (code, status) = match store.is_degraded() {
+    let ask_cluster = async { Some(cluster?().await) };
+    let (store, cluster) = tokio::join!(state.health(), ask_cluster);
+    let misses_cluster = cluster.as_ref().is_some_and(|cluster| cluster.status != "ok");
+    let (code, status) = match store.is_degraded() || misses_cluster {
         true => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
         false => (StatusCode::OK, "healthy"),
     };
-    (code, Json(Health { status, version: crate::VERSION, target, store }))
+    (code, Json(Health { status, version: crate::VERSION, target, store, cluster }))
 }
 
 /// What Prometheus scrapes. Container only: on Lambda the same numbers go out as EMF log lines.

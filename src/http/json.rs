@@ -41,37 +41,46 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The request's body, if it is declared as JSON and is at most `limit` bytes long.
-///
-/// # Errors
-/// 415 when it is not declared as JSON, 413 when it is too large (before it is read, if it says so
-/// itself), 400 when it breaks off.
-pub fn body(request: Request, limit: usize) -> impl Future<Output = Result<Bytes, Problem>> {
-    let acceptable = if !is_json(request.headers()) {
-        Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "the body must be JSON, declared as Content-Type: application/json",
-        ))
-    } else if request.body().size_hint().lower() > limit as u64 {
-        Err(too_large(limit))
-    } else {
-        // The rest of the request would only make the future larger.
-        Ok(request.into_body())
-    };
-    async move { read(acceptable?, limit).await }
+/// A request's body that is declared as JSON and not too large by its own account.
+pub struct Accepted {
+    body: Body,
+    limit: usize,
 }
 
-async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    let mut body = Limited::new(body, limit);
-    // Nearly every body comes in one piece: that piece is the answer, without a copy.
-    let first = next(&mut body, limit).await?;
-    let Some(second) = next(&mut body, limit).await? else { return Ok(first.unwrap_or_default()) };
-    let mut whole = Vec::from(first.unwrap_or_default());
-    whole.extend_from_slice(&second);
-    while let Some(piece) = next(&mut body, limit).await? {
-        whole.extend_from_slice(&piece);
+/// The request's body, if it is declared as JSON and is at most `limit` bytes long. The rest of the request
+/// would only make the future larger that reads it.
+///
+/// # Errors
+/// 415 when it is not declared as JSON, 413 when it says itself that it is too large.
+pub fn accept(request: Request, limit: usize) -> Result<Accepted, Problem> {
+    if !is_json(request.headers()) {
+        let detail = "the body must be JSON, declared as Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    Ok(whole.into())
+    if request.body().size_hint().lower() > limit as u64 {
+        return Err(too_large(limit));
+    }
+    Ok(Accepted { body: request.into_body(), limit })
+}
+
+impl Accepted {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// 413 when it turns out to be too large, 400 when it breaks off.
+    pub async fn read(self) -> Result<Bytes, Problem> {
+        let limit = self.limit;
+        let mut body = Limited::new(self.body, limit);
+        // Nearly every body comes in one piece: that piece is the answer, without a copy.
+        let first = next(&mut body, limit).await?;
+        let Some(second) = next(&mut body, limit).await? else { return Ok(first.unwrap_or_default()) };
+        let mut whole = Vec::from(first.unwrap_or_default());
+        whole.extend_from_slice(&second);
+        while let Some(piece) = next(&mut body, limit).await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.into())
+    }
 }
 
 async fn next(body: &mut Limited<Body>, limit: usize) -> Result<Option<Bytes>, Problem> {
@@ -133,6 +142,14 @@ pub fn numbers<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[f64; N]
         }
     }
     if errors.is_empty() { Ok(values) } else { Err(Problem::invalid(errors)) }
+}
+
+/// Any JSON.
+///
+/// # Errors
+/// 400 when the text is none.
+pub fn value(body: &[u8]) -> Result<serde_json::Value, Problem> {
+    serde_json::from_slice(body).map_err(malformed)
 }
 
 fn malformed(error: impl std::fmt::Display) -> Problem {

@@ -9,9 +9,11 @@ pub mod edge;
 pub mod health;
 pub mod home;
 pub mod host;
+pub mod idempotency;
 pub mod json;
 pub mod path;
 pub mod scheme;
+pub mod shortcut;
 
 use axum::routing::MethodRouter;
 

@@ -178,7 +178,9 @@ pub fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
             Ok(Arc::new(postgres::Postgres::open(server, config.state_connections)?))
         }
         #[cfg(feature = "dynamodb")]
-        Location::Dynamodb(table) => Ok(Arc::new(dynamodb::Dynamodb::open(table, &config.aws)?)),
+        Location::Dynamodb(table) => {
+            Ok(Arc::new(dynamodb::Dynamodb::open(table, config.aws.region.as_deref())?))
+        }
         #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "dynamodb")))]
         other => Err(StoreError::new(format!("this build has no {other}"))),
     }

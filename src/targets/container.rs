@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderValue, Version, header},
     response::Response,
 };
+use futures_util::FutureExt;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -180,15 +181,13 @@ impl Server {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let exchange = exchanges.begin();
             let request = request.map(|body| Body::new(WatchedBody::new(body, exchanges.clone())));
-            let answered = self.answer(request, peer);
-            async {
-                let mut response = answered.await;
+            self.answer(request, peer).map(|mut response| {
                 if !exchanges.has_read_body() {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 drop(exchange);
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let connection = http1::Builder::new()
             // The stream keeps the time.
@@ -297,21 +296,20 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
 }
 
 impl Server {
-    /// The request is handed on before the future is made, which would only carry it along.
+    /// The request is handed on before there is a future, which would only carry it along. And what is done with the
+    /// answer is no async block, which would carry what it awaits twice: every one of these bytes is moved a few times.
     fn answer(&self, mut request: Request, peer: SocketAddr) -> impl Future<Output = Response> + Send + '_ {
         let client = client_ip::behind(peer.ip(), request.headers(), &self.trusted_proxies);
         if client_ip::is_trusted(peer.ip(), &self.trusted_proxies) && forwarded_https(request.headers()) {
             request.extensions_mut().insert(OverTls);
         }
         let version = request.version();
-        let answered = self.app.serve(request, Some(client));
-        async move {
-            let mut response = answered.await;
+        self.app.serve(request, Some(client)).map(move |mut response| {
             // HTTP/2 has no such header: there, GOAWAY says the same.
             if version <= Version::HTTP_11 && self.lifecycle.has_reached(Phase::Draining) {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             response
-        }
+        })
     }
 }

@@ -13,12 +13,13 @@ use axum::{
     extract::Request,
     http::{
         HeaderMap, HeaderValue, Method, StatusCode, Uri,
-        header::{CONTENT_ENCODING, COOKIE, Entry, HOST, SET_COOKIE},
+        header::{CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, Entry, HOST, SET_COOKIE},
     },
     response::Response,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use lambda_http::{
     aws_lambda_events::{
         alb::{AlbTargetGroupRequest, AlbTargetGroupResponse},
@@ -36,7 +37,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::extension;
+use super::{event::Event, extension};
 use crate::{
     app::App,
     http::{
@@ -62,9 +63,11 @@ const REGISTRATION: Duration = Duration::from_secs(2);
 pub async fn run(api: &str, app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
     flush_on_sigterm(api, logs.clone()).await?;
     app.lifecycle().advance(Phase::Ready);
-    lambda_runtime::Runtime::new(service_fn(move |event| invoke(app.clone(), logs.clone(), event)))
-        .run()
-        .await
+    let serve = move |event: LambdaEvent<Event>| {
+        let LambdaEvent { payload: Event(payload), context, .. } = event;
+        invoke(app.clone(), logs.clone(), LambdaEvent::new(payload, context))
+    };
+    lambda_runtime::Runtime::new(service_fn(serve)).run().await
 }
 
 /// One event, one answer. An event of another kind never gets here: it fails to deserialize, and
@@ -356,9 +359,14 @@ pub enum Answer {
 impl Answer {
     async fn encode(format: Format, response: Response) -> Self {
         let (parts, body) = response.into_parts();
+        let length = body.size_hint().exact();
         let (body, is_base64) = encode_body(&parts.headers, body).await;
         let status = i64::from(parts.status.as_u16());
-        let headers = join_repeated(parts.headers);
+        let mut headers = join_repeated(parts.headers);
+        // hyper does the same in the container, where axum has not done it already.
+        if let (Some(length), Entry::Vacant(entry)) = (length, headers.entry(CONTENT_LENGTH)) {
+            entry.insert(HeaderValue::from(length));
+        }
         match format {
             Format::Rest => {
                 let mut answer = ApiGatewayProxyResponse::default();

@@ -3,6 +3,8 @@
 mod client_stream;
 pub mod container;
 #[cfg(feature = "lambda")]
+pub mod event;
+#[cfg(feature = "lambda")]
 mod extension;
 #[cfg(feature = "lambda")]
 pub mod lambda;

@@ -133,10 +133,10 @@ impl Metrics {
     }
 
     /// Counts a request as active until the guard is dropped; the number includes this one.
-    pub fn enter(&self) -> (ActiveRequest, usize) {
+    pub fn enter(&self) -> (ActiveRequest<'_>, usize) {
         self.active.inc();
         // Never negative: each guard counts down once.
-        (ActiveRequest(self.active.clone()), self.active.get().try_into().unwrap_or_default())
+        (ActiveRequest(&self.active), self.active.get().try_into().unwrap_or_default())
     }
 
     /// Counts a request that was refused because too many were being served.
@@ -185,9 +185,9 @@ impl Metrics {
 
 /// One active request; dropping it, by an answer or by a client that went away, ends it.
 #[must_use = "the request counts as active only while this lives"]
-pub struct ActiveRequest(IntGauge);
+pub struct ActiveRequest<'a>(&'a IntGauge);
 
-impl Drop for ActiveRequest {
+impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

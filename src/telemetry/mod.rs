@@ -8,7 +8,11 @@ mod timestamp;
 pub mod trace;
 pub mod writer;
 
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+};
 
 use self::{log::JsonLines, writer::Writer};
 
@@ -21,11 +25,17 @@ use self::{log::JsonLines, writer::Writer};
 /// When the system refuses the writer's thread.
 pub fn start(filter: Targets) -> std::io::Result<Writer> {
     let writer = Writer::start(std::io::stdout())?;
-    let subscriber = tracing_subscriber::registry().with(filter).with(JsonLines::new(writer.clone()));
+    let subscriber = subscriber(filter, writer.clone());
     // Fails only when a subscriber is installed already, which then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     log_panics(writer.clone());
     Ok(writer)
+}
+
+/// What turns events into lines: those that `filter` lets through, and audit lines whatever it says.
+pub fn subscriber(filter: Targets, writer: Writer) -> impl Subscriber + Send + Sync {
+    let filter = filter.with_target(log::AUDIT, LevelFilter::TRACE);
+    tracing_subscriber::registry().with(filter).with(JsonLines::new(writer))
 }
 
 /// A panic becomes one log line at ERROR, with its place and the request that it happened in.

@@ -9,6 +9,9 @@ use axum::http::{HeaderMap, HeaderName};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 
+/// The headers that may carry a trace.
+pub(super) const HEADERS: [HeaderName; 2] = [TRACEPARENT, X_AMZN_TRACE_ID];
+
 /// The trace that a request belongs to, and our own span in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {

@@ -3,6 +3,9 @@
 //! Producers append to a buffer; one background thread writes it in batches. When the reader of
 //! stdout stalls, the buffer fills up and further lines are dropped and counted: a line says how
 //! many, and so does the metric `log_lines_dropped_total`.
+//!
+//! Some lines must not be dropped. Whoever is to write one takes [`Room`] for it first, in a part of the buffer that
+//! other lines cannot fill; there is none while stdout is not read or fails.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -17,8 +20,18 @@ use std::{
 /// Bytes kept while stdout is not being read. Some 20,000 lines.
 const CAPACITY: usize = 4 * 1024 * 1024;
 
+/// Bytes beside those, for lines that have room taken for them: some 500 at once.
+const RESERVED_CAPACITY: usize = 4 * 1024 * 1024;
+
+/// Bytes that one such line may have.
+const ROOM: usize = 8 * 1024;
+
 /// How long lines are collected before they are written together.
 const BATCH: Duration = Duration::from_millis(5);
+
+/// Bytes that are written at once even so: what is collected shall still be in the processor's cache when the next
+/// lines overwrite it. And no more than a pipe holds.
+const FULL_BATCH: usize = 64 * 1024;
 
 /// A handle on the buffer; clones share it.
 #[derive(Clone)]
@@ -35,6 +48,14 @@ struct Shared {
 struct Pending {
     lines: Vec<u8>,
     dropped: u64,
+    /// Bytes of `lines` that had room taken for them.
+    kept: usize,
+    /// Bytes that room is taken for at present.
+    reserved: usize,
+    /// Whether the last batch could not be written whole.
+    is_failing: bool,
+    /// Whether to try to write even though nothing is queued but the number of lost lines.
+    is_probing: bool,
 }
 
 struct Sink {
@@ -93,17 +114,58 @@ impl Writer {
     /// Queues one line, its newline included. Never blocks on the sink.
     pub fn push(&self, line: &[u8]) {
         let mut pending = lock(&self.0.pending);
-        if pending.lines.len() + line.len() > CAPACITY {
+        if pending.lines.len() - pending.kept + line.len() > CAPACITY {
             pending.dropped += 1;
             self.0.dropped_total.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let was_empty = pending.lines.is_empty();
+        self.queue(pending, line);
+    }
+
+    fn queue(&self, mut pending: MutexGuard<'_, Pending>, line: &[u8]) {
+        let before = pending.lines.len();
         pending.lines.extend_from_slice(line);
+        let is_due = before == 0 || (before < FULL_BATCH && pending.lines.len() >= FULL_BATCH);
         drop(pending);
-        if was_empty {
+        if is_due {
             self.0.filled.notify_one();
         }
+    }
+
+    /// Takes room for one line; `None` while the sink does not take lines.
+    #[must_use]
+    pub fn reserve(&self) -> Option<Room> {
+        let mut pending = lock(&self.0.pending);
+        if pending.is_failing {
+            // The next line may be written, and only a try can tell.
+            pending.is_probing = true;
+            drop(pending);
+            self.0.filled.notify_one();
+            return None;
+        }
+        if pending.kept + pending.reserved + ROOM > RESERVED_CAPACITY {
+            return None;
+        }
+        pending.reserved += ROOM;
+        Some(Room(self.clone()))
+    }
+
+    /// [`Writer::reserve`] for a line that is lost without room, and counted.
+    #[must_use]
+    pub fn reserve_or_count(&self) -> Option<Room> {
+        let room = self.reserve();
+        if room.is_none() {
+            lock(&self.0.pending).dropped += 1;
+            self.0.dropped_total.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// Queues one line that [`Room`] was taken for.
+    pub fn push_reserved(&self, line: &[u8]) {
+        let mut pending = lock(&self.0.pending);
+        pending.kept += line.len();
+        self.queue(pending, line);
     }
 
     /// Writes all that is queued, in the caller's thread. Blocks while the sink does.
@@ -122,16 +184,19 @@ impl Writer {
         let dropped = {
             let mut pending = lock(&self.0.pending);
             std::mem::swap(&mut pending.lines, &mut sink.batch);
+            pending.kept = 0;
+            pending.is_probing = false;
             std::mem::take(&mut pending.dropped)
         };
         if dropped > 0 {
             sink.batch.extend_from_slice(dropped_line(dropped).as_bytes());
         }
+        let is_empty = sink.batch.is_empty();
         let lost = sink.write_batch();
-        if lost > 0 {
-            self.0.dropped_total.fetch_add(lost, Ordering::Relaxed);
-            lock(&self.0.pending).dropped += lost;
-        }
+        let mut pending = lock(&self.0.pending);
+        pending.is_failing = if is_empty { pending.is_failing } else { lost > 0 };
+        pending.dropped += lost;
+        self.0.dropped_total.fetch_add(lost, Ordering::Relaxed);
     }
 
     /// [`Writer::flush`] for async code, given up after `timeout`: a stdout that nobody reads
@@ -150,13 +215,22 @@ impl Writer {
     fn write_forever(&self) {
         loop {
             let mut pending = lock(&self.0.pending);
-            while pending.lines.is_empty() {
+            while pending.lines.is_empty() && !pending.is_probing {
                 pending = self.0.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
-            drop(pending);
-            thread::sleep(BATCH);
+            let is_small = |pending: &mut Pending| pending.lines.len() < FULL_BATCH;
+            drop(self.0.filled.wait_timeout_while(pending, BATCH, is_small));
             self.flush();
         }
+    }
+}
+
+/// Room for one line, until it is dropped.
+pub struct Room(Writer);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        lock(&self.0.0.pending).reserved -= ROOM;
     }
 }
 
@@ -270,6 +344,59 @@ mod tests {
         sink.batch.extend_from_slice(b"third\n");
         assert_eq!(sink.write_batch(), 0);
         assert_eq!(lock(&written).as_slice(), b"fir\nthird\n");
+    }
+
+    #[test]
+    fn other_lines_never_fill_the_room_of_reserved_ones() {
+        let (permit, permits) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Writer::start(Stalled { permits, written: written.clone() }).unwrap();
+        let (line, reserved) = (vec![b'x'; 64 * 1024], vec![b'r'; ROOM]);
+        let flood = || (0..3 * CAPACITY / line.len()).for_each(|_| writer.push(&line));
+        flood();
+        let held: Vec<_> = std::iter::from_fn(|| writer.reserve()).collect();
+        assert_eq!(held.len(), RESERVED_CAPACITY / ROOM);
+        flood();
+        held.iter().for_each(|_| writer.push_reserved(&reserved));
+        let taken = held.len();
+        drop(held);
+        (0..16).for_each(|_| permit.send(()).unwrap());
+        writer.flush();
+        let kept = lock(&written).iter().filter(|byte| **byte == b'r').count() / ROOM;
+        assert_eq!(kept, taken, "none is lost");
+        assert!(writer.reserve().is_some(), "and there is room again");
+    }
+
+    #[test]
+    fn there_is_no_room_while_the_sink_fails_and_there_is_again_when_it_is_back() {
+        #[derive(Clone, Default)]
+        struct Faulty(Arc<(AtomicU64, Mutex<Vec<u8>>)>);
+        impl Write for Faulty {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                if self.0.0.load(Ordering::Relaxed) > 0 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                lock(&self.0.1).extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Faulty::default();
+        let writer = Writer::start(sink.clone()).unwrap();
+        sink.0.0.store(1, Ordering::Relaxed);
+        writer.push(b"lost\n");
+        writer.flush();
+        assert!(writer.reserve().is_none() && writer.reserve().is_none());
+        sink.0.0.store(0, Ordering::Relaxed);
+        // Asking is what makes it try: no other line comes.
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while writer.reserve().is_none() {
+            assert!(std::time::Instant::now() < deadline, "it tries again");
+            thread::sleep(BATCH);
+        }
+        assert!(String::from_utf8_lossy(&lock(&sink.0.1)).contains("\"event\":\"Dropped log lines"));
     }
 
     #[test]

@@ -58,12 +58,12 @@ use crate::{
     support::{PATIENCE, Reply, Server, request},
 };
 
-const AUDIENCE: &str = "math";
+pub(crate) const AUDIENCE: &str = "math";
 
 // ---------------------------------------------------------------- keys and tokens
 
 /// A key pair of the issuer's, or of somebody who would like to be it.
-struct Signer {
+pub(crate) struct Signer {
     algorithm: &'static str,
     id: Option<&'static str>,
     pair: Pair,
@@ -86,7 +86,7 @@ fn rsa_key() -> BTreeMap<String, String> {
 
 impl Signer {
     /// With a new key, except for RSA.
-    fn new(algorithm: &'static str, id: &'static str) -> Self {
+    pub(crate) fn new(algorithm: &'static str, id: &'static str) -> Self {
         let pair = match algorithm {
             "ES256" => Pair::ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING),
             "ES384" => Pair::ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING),
@@ -125,7 +125,7 @@ impl Signer {
         jwk
     }
 
-    fn token(&self, claims: &Value) -> String {
+    pub(crate) fn token(&self, claims: &Value) -> String {
         let mut header = json!({ "alg": self.algorithm, "typ": "JWT" });
         if let Some(id) = self.id {
             header["kid"] = json!(id);
@@ -193,9 +193,9 @@ struct Script {
     elsewhere: usize,
 }
 
-struct TestIssuer {
+pub(crate) struct TestIssuer {
     address: SocketAddr,
-    url: String,
+    pub(crate) url: String,
     script: Arc<Mutex<Script>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -207,7 +207,7 @@ impl Drop for TestIssuer {
 }
 
 impl TestIssuer {
-    async fn start(keys: &[&Signer]) -> Self {
+    pub(crate) async fn start(keys: &[&Signer]) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), keys, None).await
     }
 

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::Version;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use math_service::{
-    app::App, config::Config, http::Routes, lifecycle::Lifecycle, targets::container,
+    app::App, auth::access::Guarded, config::Config, http::Routes, lifecycle::Lifecycle, targets::container,
     telemetry::metrics::Metrics,
 };
 use tokio::{
@@ -36,7 +36,14 @@ async fn serve(routes: Routes, settings: &[(&str, &str)]) -> SocketAddr {
         settings.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
-    let app = App::around(routes, &config, Lifecycle::default(), Metrics::new(None, false).unwrap()).unwrap();
+    let app = App::around(
+        routes,
+        Guarded::default(),
+        &config,
+        Lifecycle::default(),
+        Metrics::new(None, false).unwrap(),
+    )
+    .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { container::serve(listener, app, &config, std::future::pending()).await });

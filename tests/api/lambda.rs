@@ -14,10 +14,11 @@ use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
 use math_service::{
     app::App,
+    auth::access::Guarded,
     config::Config,
     http::Routes,
     lifecycle::Lifecycle,
-    targets::{Target, lambda},
+    targets::{Target, event::Event, lambda},
     telemetry::{context, metrics::Metrics},
 };
 use serde_json::{Value, json};
@@ -43,10 +44,31 @@ fn config(settings: &[(&str, &str)]) -> Config {
 }
 
 async fn answer_of(app: App, event: Value) -> Value {
-    let payload: LambdaRequest = serde_json::from_value(event).expect("a gateway's event");
+    let Event(payload) = serde_json::from_value(event).expect("a gateway's event");
     let mut context = Context::default();
     context.request_id = "c6af9ac6-7b61-11e6-9a41-93e8deadbeef".to_owned();
     serde_json::to_value(lambda::answer(app, LambdaEvent::new(payload, context)).await).unwrap()
+}
+
+#[test]
+fn every_event_is_read_as_lambda_http_reads_it_spaces_or_not() {
+    for name in [&FRONTS[..], &["alb-health-check"]].concat() {
+        let event = event(name);
+        let texts = [event.to_string(), serde_json::to_string_pretty(&event).unwrap()];
+        // An event of another kind that holds the members by which the other kinds are told.
+        let misleading = texts[0].replacen('{', r#"{"stageVariables":{"version":"2.0"},"elb":{},"#, 1);
+        for text in texts.into_iter().chain([misleading]) {
+            let expected: Result<LambdaRequest, _> = serde_json::from_str(&text);
+            let read: Result<Event, _> = serde_json::from_str(&text);
+            match (read, expected) {
+                (Ok(Event(read)), Ok(expected)) => {
+                    assert_eq!(format!("{read:?}"), format!("{expected:?}"), "{text}")
+                }
+                (Err(_), Err(_)) => {}
+                (read, expected) => panic!("{read:?} is not {expected:?}: {text}"),
+            }
+        }
+    }
 }
 
 /// What the service answers to an event.
@@ -57,7 +79,11 @@ async fn answer(event: Value) -> Value {
 /// What a handler of the test's own answers.
 async fn answer_from(routes: Routes, event: Value) -> Value {
     let metrics = Metrics::new(None, false).unwrap();
-    answer_of(App::around(routes, &config(&[]), Lifecycle::default(), metrics).unwrap(), event).await
+    answer_of(
+        App::around(routes, Guarded::default(), &config(&[]), Lifecycle::default(), metrics).unwrap(),
+        event,
+    )
+    .await
 }
 
 /// The cookie of a new session, in answer to an event for `GET /fibonacci`.
@@ -354,7 +380,14 @@ async fn metrics_are_labelled_with_the_matched_route_not_with_the_uri() {
     let metrics = Metrics::new(None, false).unwrap();
     let routes = vec![("/things/{id}", any(async || "thing"))];
     for front in FRONTS {
-        let app = App::around(routes.clone(), &config(&[]), Lifecycle::default(), metrics.clone()).unwrap();
+        let app = App::around(
+            routes.clone(),
+            Guarded::default(),
+            &config(&[]),
+            Lifecycle::default(),
+            metrics.clone(),
+        )
+        .unwrap();
         let mut event = event(front);
         set_path(&mut event, &format!("/things/{front}"));
         answer_of(app, event).await;

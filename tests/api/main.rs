@@ -1,6 +1,8 @@
 //! The service from the outside: its binaries as processes, its front doors over sockets.
 //!
+//! - `access`: who may call what, how often, and the line that each change leaves.
 //! - `auth`: sign-in against an issuer that does what it is told.
+//! - `cluster`: the way to the EKS cluster, against one that does what it is told.
 //! - `cli`: what the binaries do with arguments and settings.
 //! - `service`: every route's contract, over TCP.
 //! - `container`: slow clients, floods, both HTTP versions, panics.
@@ -8,6 +10,7 @@
 //! - `load`: CPU burnt on request, and when it stops.
 //! - `contract`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
+//! - `jobs`: the Jobs API before a Kubernetes that does what it is told to.
 //! - `fibonacci`: the sequence and the sessions.
 //! - `outages`: stores that fail, and come back.
 //! - `parity`: one corpus through eight front doors.
@@ -18,8 +21,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 #![allow(clippy::print_stdout, reason = "figures that a run reports")]
 
+mod access;
 mod auth;
 mod cli;
+mod cluster;
 mod container;
 mod contract;
 mod databases;
@@ -28,6 +33,7 @@ mod drain;
 mod fibonacci;
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod jobs;
 mod lambda;
 mod load;
 mod outages;

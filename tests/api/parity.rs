@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// Headers that describe the connection or the moment, not the answer.
-const HEADERS_THAT_MAY_DIFFER: [(&str, &str); 5] = [
+const HEADERS_THAT_MAY_DIFFER: [(&str, &str); 6] = [
+    ("ratelimit", "what is left of the caller's share at that moment"),
     ("date", "the moment of the answer; gateways set their own"),
     ("connection", "hop by hop"),
     ("keep-alive", "hop by hop"),

@@ -74,7 +74,22 @@ def test_its_labels_say_what_it_is(inspected):
     assert labels["org.opencontainers.image.title"] == "math-service"
     assert labels["org.opencontainers.image.version"] == VERSION
     assert labels["org.opencontainers.image.revision"] == REVISION
-    assert {"org.opencontainers.image.description", "org.opencontainers.image.licenses"} <= labels.keys()
+    assert {"org.opencontainers.image.description", "org.opencontainers.image.licenses", "org.opencontainers.image.source"} <= labels.keys()
+
+
+def test_its_binary_lists_what_it_is_made_of(image, tmp_path):
+    identity = docker("create", image)
+    try:
+        docker("cp", f"{identity}:/math-service", str(tmp_path / "math-service"))
+    finally:
+        docker("rm", identity)
+    result = subprocess.run(["make", "--silent", "sbom", f"BINARY={tmp_path / 'math-service'}", f"SBOM={tmp_path / 'sbom.json'}"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    names = {component["name"] for component in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX" and {"axum", "ring", "rustls", "tokio"} <= names
+    assert not names & {"aws-lc-rs", "native-tls", "openssl", "openssl-sys"}
+    print(f"bill of materials: {len(names)} crates")
 
 
 def test_its_process_is_nobody_and_needs_little_memory_when_idle(service, inspected):

@@ -68,6 +68,18 @@ def test_the_bundle_is_one_small_static_program_for_this_machine(bundle, tmp_pat
     assert size < 4 * MEGABYTE
 
 
+def test_the_bundle_lists_what_it_is_made_of(bundle, tmp_path):
+    command = ["make", "--silent", "sbom", f"BINARY={bundle / 'bootstrap'}", f"SBOM={tmp_path / 'sbom.json'}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    names = {component["name"] for component in json.loads((tmp_path / "sbom.json").read_text())["components"]}
+    assert {"axum", "lambda_runtime", "ring"} <= names and "libsqlite3-sys" not in names
+
+
+def test_the_bundle_tells_nobody_where_it_was_built(bundle):
+    assert str(ROOT).encode() not in (bundle / "bootstrap").read_bytes()
+
+
 def test_the_default_architecture_is_built_on_this_machine_too(tmp_path):
     assert machine(build(tmp_path)) == MACHINES["arm64"]
 

@@ -20,9 +20,9 @@ def test_hadolint_finds_nothing():
 
 
 def test_the_build_names_the_features_that_the_container_ships():
-    (build,) = (line for line in instructions() if "cargo build" in line)
+    (build,) = (line for line in instructions() if "cargo auditable build" in line)
     assert "--release --locked" in build
-    assert "--no-default-features --features docs-ui,sqlite,postgres,dynamodb --bin math-service" in build
+    assert "--no-default-features --features docs-ui,sqlite,postgres,dynamodb,jobs --bin math-service" in build
 
 
 def test_the_image_starts_as_nobody_from_nothing():
@@ -45,3 +45,14 @@ def test_only_what_the_build_reads_goes_into_it():
     assert rules[0] == "*", "everything is left out but what is named"
     assert {"!Cargo.toml", "!Cargo.lock", "!src"} <= set(rules)
     assert not {"!target", "!.git", "!.tools"} & set(rules)
+
+
+def test_the_binary_lists_what_it_holds_with_the_tool_that_the_bundle_uses():
+    (version,) = re.findall(r"cargo-auditable@([\d.]+)", (ROOT / "Dockerfile").read_text())
+    assert f"cargo-auditable-{version}/bin" in (ROOT / "scripts/tools.mk").read_text()
+
+
+def test_the_binary_does_not_depend_on_when_it_was_built():
+    assert "ARG SOURCE_DATE_EPOCH=0" in instructions()
+    (build,) = (line for line in instructions() if "cargo auditable build" in line)
+    assert build.index("export SOURCE_DATE_EPOCH") < build.index("cargo auditable build")

@@ -34,7 +34,9 @@ def resolved(value, conditions: dict[str, bool]):
     """A value as CloudFormation would fill it in: names of resources and parameters stand for themselves."""
     match value:
         case {"Fn::If": [condition, yes, no]}:
-            return resolved(yes if conditions[condition] else no, conditions)
+            return resolved(yes if conditions.get(condition) else no, conditions)
+        case {"Ref": "AWS::NoValue"}:
+            return None
         case {"Fn::Sub": text}:
             return re.sub(r"\$\{([A-Za-z:]+)\}", r"\1", text)
         case {"Ref": name}:
@@ -82,13 +84,46 @@ def test_a_slow_request_gets_our_504_before_anybody_gives_up(function, known_set
     assert request_timeout < function["Timeout"] < 30, "an HTTP API gives up after 30 s"
 
 
-def test_every_variable_is_a_setting_and_has_a_usable_value(function, known_settings):
+def test_every_variable_is_a_setting_and_has_a_usable_value(template, function, known_settings):
     variables = function["Environment"]["Variables"]
     assert variables.keys() <= known_settings.keys()
-    for makes_table in (True, False):
-        env = {name: resolved(value, {"MakesTable": makes_table}) for name, value in variables.items()}
+    for conditions in ({"MakesTable": True}, {"ManagesJobs": True, "SignsIn": True}, {"SignsIn": True}, {"ManagesJobs": True}):
+        filled = {name: resolved(value, conditions) for name, value in variables.items()}
+        env = {name: value for name, value in filled.items() if value is not None}
+        # A parameter stands for itself; these are its default, or what somebody might give.
+        defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
+        given = {**defaults, "OidcIssuer": "https://issuer.example", "OidcAudience": "jobs", "EksClusterName": "cluster"}
+        env = {name: str(given.get(value, value)) for name, value in env.items()}
         with running_server(**env, **LAMBDA) as (port, _):
             assert get(port, "/readyz").status == 200
+
+
+def test_the_jobs_api_and_signing_in_are_off_unless_asked_for(template, function):
+    assert all(template["Parameters"][name]["Default"] == "" for name in ("EksClusterName", "OidcIssuer", "OidcAudience"))
+    assert template["Conditions"]["ManagesJobs"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "EksClusterName"}, ""]}]}
+    assert template["Conditions"]["SignsIn"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "OidcIssuer"}, ""]}]}
+    variables = function["Environment"]["Variables"]
+    for name in ("EKS_CLUSTER_NAME", "JOBS_NAMESPACES", "JOBS_IMAGES", "OIDC_ISSUER", "OIDC_AUDIENCE"):
+        assert resolved(variables[name], {}) is None
+    assert resolved(variables["EKS_CLUSTER_NAME"], {"ManagesJobs": True}) == "EksClusterName"
+    assert resolved(variables["OIDC_ISSUER"], {"SignsIn": True}) == "OidcIssuer"
+
+
+def test_the_function_may_ask_where_that_cluster_is_and_nothing_else_of_eks(function):
+    (policy,) = function["Policies"]
+    _, statement = policy["Statement"]
+    assert resolved(statement, {}) is None
+    allowed = resolved(statement, {"ManagesJobs": True})
+    assert (allowed["Effect"], allowed["Action"]) == ("Allow", "eks:DescribeCluster")
+    assert resolved(allowed["Resource"], {}).endswith(":cluster/EksClusterName")
+
+
+def test_the_output_says_whom_to_let_into_which_cluster(template):
+    output = template["Outputs"]["JobsRole"]
+    assert output["Condition"] == "ManagesJobs"
+    # SAM's name for the role that it makes for the function; scripts/jobs-lib.sh reads the line.
+    assert output["Value"]["Fn::Sub"] == "${EksClusterName} ${MathServiceFunctionRole.Arn}"
+    assert "OutputKey=='JobsRole'" in (ROOT / "scripts/jobs-lib.sh").read_text()
 
 
 def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is_named(template, function):
@@ -108,7 +143,7 @@ def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is
 
 def test_the_function_may_do_what_it_sends_to_its_own_table_and_nothing_else(function):
     (policy,) = function["Policies"]
-    (statement,) = policy["Statement"]
+    statement, _ = policy["Statement"]
     sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
     # A transaction needs the rights of its parts.
     parts = {"PutItem", "UpdateItem"} if "TransactWriteItems" in sent else set()
@@ -136,7 +171,7 @@ def test_the_parameter_decides_what_is_built(template, function, architecture, t
     plan = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     assert f"--target {target}-unknown-linux-musl " in plan
     assert "zig-cc --version" in plan, "a missing C compiler is named before minutes of building"
-    assert "--no-default-features --features lambda,docs-ui,postgres,dynamodb" in plan
+    assert "--no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs" in plan
     assert "'/artifacts/bootstrap'" in plan
 
 

@@ -100,9 +100,13 @@ def test_the_pods_are_annotated_for_prometheus_with_the_metrics_of_the_autoscale
     assert "# TYPE load_slots_busy gauge" in metrics.text
 
 
-def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_settings):
+def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_settings, tmp_path):
     env = manifests.env()
     assert env.keys() <= known_settings.keys()
+    if "AUTH_TOKENS_FILE" in env:
+        # What the Secret holds is not in the manifests; a file that is not there would stop the start.
+        env["AUTH_TOKENS_FILE"] = str(tmp_path / "tokens")
+        (tmp_path / "tokens").write_text(f"{'0' * 64} somebody jobs:read\n")
     with running_server(**env) as (port, _):
         assert get(port, "/readyz").status == 200
 
@@ -182,8 +186,8 @@ def test_the_pod_meets_the_restricted_pod_security_standard(manifests):
     assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 65532
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC", "initContainers"))
-    # Nothing of the node's: the standard allows ConfigMaps.
-    assert all(volume.keys() == {"name", "configMap"} for volume in pod.get("volumes", []))
+    # Nothing of the node's: the standard allows ConfigMaps and Secrets.
+    assert all(volume.keys() in ({"name", "configMap"}, {"name", "secret"}) for volume in pod.get("volumes", []))
     assert all(mount["readOnly"] for mount in manifests.container().get("volumeMounts", []))
     assert manifests.container()["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -207,7 +211,7 @@ def test_the_network_policy_lets_in_the_one_port_and_lets_out_only_dns(manifests
     # No `from`: probes and balancers come from addresses that no pod selector matches.
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": port["containerPort"]}]}]
     egress, *to_stores = policy["egress"]
-    assert bool(to_stores) == (manifests.name in ("postgres", "dynamodb"))
+    assert bool(to_stores) == (manifests.name in ("postgres", "dynamodb", "jobs"))
     assert egress["to"] and {(p["protocol"], p["port"]) for p in egress["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
@@ -288,7 +292,7 @@ def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_a
     account = dynamodb.one("ServiceAccount")["metadata"]["name"]
     (association,) = (a for a in cluster["iam"]["podIdentityAssociations"] if a["serviceAccountName"] == account)
     assert association["namespace"] == "default", "where the manifests without a namespace go"
-    (statement,) = association["permissionPolicy"]["Statement"]
+    (statement,) = (s for s in association["permissionPolicy"]["Statement"] if "dynamodb" in s["Resource"])
     prefix = statement["Resource"].removeprefix(f"arn:aws:dynamodb:{table[2]}:*:table/").removesuffix("*")
     assert prefix and table[1].startswith(prefix)
     sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
@@ -297,5 +301,55 @@ def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_a
     https, agent = dynamodb.one("NetworkPolicy")["spec"]["egress"][1:]
     assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
     assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
-    # Where the adapter takes credentials from.
-    assert "169.254.170.23" in (ROOT / "src/store/dynamodb/credentials.rs").read_text()
+
+
+def test_the_jobs_overlay_names_the_cluster_that_it_is_for(overlay):
+    jobs, cluster = overlay("jobs"), read_yaml("cluster-config.yaml")
+    assert jobs.env()["EKS_CLUSTER_NAME"] == cluster["metadata"]["name"]
+    assert jobs.env()["EKS_REGION"] == cluster["metadata"]["region"]
+
+
+def test_the_jobs_overlay_takes_tokens_from_a_secret_of_ones_own(overlay):
+    jobs = overlay("jobs")
+    assert not jobs.all("Secret")
+    (volume,) = jobs.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    (mount,) = jobs.container()["volumeMounts"]
+    assert (mount["name"], volume["secret"]) == (volume["name"], {"secretName": "math-service-tokens", "defaultMode": 0o444})
+    assert "subPath" not in mount, "what is mounted by it never changes"
+    # The key that the comment's command makes of the file's name.
+    text = (ROOT / "k8s/overlays/jobs/kustomization.yaml").read_text()
+    (key,) = re.findall(r"create secret generic math-service-tokens --from-file=(\S+)", text)
+    assert jobs.env()["AUTH_TOKENS_FILE"] == f"{mount['mountPath']}/{key}"
+
+
+def test_the_jobs_overlay_binds_its_rights_to_nothing_but_the_group_of_the_access_entry(overlay):
+    jobs = overlay("jobs")
+    role, binding = jobs.one("ClusterRole"), jobs.one("ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    assert subject["kind"] == "Group"
+    assert f"\ngroup={subject['name']}\n" in (ROOT / "scripts/jobs-lib.sh").read_text()
+    # EKS refuses groups of these names.
+    assert not subject["name"].startswith(("system:", "eks:", "aws:", "amazon:", "iam:"))
+    granted = {(group, resource): rule["verbs"] for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]}
+    assert granted.keys() == {("", "namespaces"), ("batch", "jobs"), ("", "pods")}
+    assert "*" not in sum(granted.values(), [])
+    # Reading what a pod runs is one thing; nothing of it is changed, and no Secret is read.
+    assert granted["", "pods"] == ["list"]
+
+
+def test_the_jobs_overlay_reaches_aws_the_cluster_and_the_agent_of_pod_identity(overlay):
+    https, agent = overlay("jobs").one("NetworkPolicy")["spec"]["egress"][1:]
+    assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
+    assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
+
+
+def test_the_pods_may_ask_where_their_cluster_is_and_nothing_else_of_eks(overlay):
+    cluster = read_yaml("cluster-config.yaml")
+    account = overlay("jobs").one("ServiceAccount")["metadata"]["name"]
+    (association,) = (a for a in cluster["iam"]["podIdentityAssociations"] if a["serviceAccountName"] == account)
+    (statement,) = (s for s in association["permissionPolicy"]["Statement"] if ":eks:" in s["Resource"])
+    region, name = cluster["metadata"]["region"], cluster["metadata"]["name"]
+    assert statement == {"Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": f"arn:aws:eks:{region}:*:cluster/{name}"}
+    addons = {addon["name"] for addon in cluster["addons"]}
+    assert "eks-pod-identity-agent" in addons and cluster["accessConfig"]["authenticationMode"] == "API"

@@ -15,10 +15,15 @@ import pytest
 import yaml
 from support import PATIENCE_SECONDS, ROOT, cannot_run, read_yaml
 
-STANDINS = ["aws", "cargo", "curl", "docker", "eksctl", "git", "kubectl", "minikube", "rustup", "sam", "uname"]
+STANDINS = [
+    "aws", "cargo", "curl", "docker", "eksctl", "git", "jq", "kind", "kubectl", "locust", "minikube", "openssl", "rustup", "sam",
+    "terraform", "uname",
+]
 # What the scripts use of any system; nothing else of this machine is on their PATH.
-SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
-SCRIPTS = ["minikube", "minikube-down", "eks", "eks-down", "eks-pause", "eks-resume", "lambda", "lambda-down"]
+SYSTEM = ["awk", "basename", "bash", "cat", "cut", "dirname", "env", "find", "grep", "make", "mktemp", "rm", "sed", "sleep", "tail", "tr"]
+SCRIPTS = [
+    "minikube", "minikube-down", "eks", "eks-down", "eks-pause", "eks-resume", "jobs-access", "jobs-access-down", "lambda", "lambda-down"
+]
 ON_AWS = [name for name in SCRIPTS if not name.startswith("minikube")]
 WITH_DOCKER = ["minikube", "minikube-down", "eks"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,7 +32,7 @@ CLUSTER_STACK = "eksctl-math-service-cluster-cluster"
 NODES_STACK = "eksctl-math-service-cluster-nodegroup-standard-workers"
 # Whatever brings something into being, or ends it.
 CHANGES = re.compile(
-    r"eksctl |aws (ecr|eks) (create|delete|update-nodegroup)|docker (build|push|tag|login)|minikube .*(start|addons|load|delete)"
+    r"eksctl |aws (ecr|eks) (create|delete|update-nodegroup|update-access)|docker (build|push|tag|login)|minikube .*(start|addons|load|delete)"
     r"|kubectl .*(apply|delete|scale)|sam (build|deploy|delete)"
 )
 
@@ -35,12 +40,15 @@ NOTHING_YET = {
     "rules": [], "docker_os": "Debian GNU/Linux 13", "system": "Linux", "image_id": "feedc0ffee00feedc0ffee", "changed_files": "",
     "commit": COMMIT, "answer": '{"result":15.0}', "minikube": False, "loaded": [], "stacks": {}, "settles": {}, "cluster": None,
     "addons": "", "rights": False, "nodes": 0, "min_nodes": 2, "max_nodes": 3, "repository": False, "pushed": [], "balancer": "",
-    "balancer_comes": True, "balancer_goes": True, "autoscaler": None,
+    "balancer_comes": True, "balancer_goes": True, "autoscaler": None, "service_rights": False, "entries": {}, "function_for": None,
+    "bucket": False, "environment": "", "database": False,
+    # What a deployment is judged by: its revision (none before the first), what answers, what a load met, who wants pods.
+    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
 }
 RUNNING = {
     "stacks": {CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE", "math-service": "CREATE_COMPLETE"},
     "cluster": "ACTIVE", "addons": "coredns\teks-pod-identity-agent\tkube-proxy\tmetrics-server\tvpc-cni", "rights": True,
-    "nodes": 2, "repository": True, "pushed": [COMMIT[:7]], "balancer": "there", "autoscaler": 1, "minikube": True,
+    "nodes": 2, "repository": True, "pushed": [COMMIT[:7]], "balancer": "there", "autoscaler": 1, "minikube": True, "service_rights": True,
 }
 
 
@@ -55,6 +63,9 @@ def rendered_text(folder: str) -> str:
 
 class World:
     """A machine with the stand-ins on its PATH, and what they remember."""
+
+    # Whose scripts run.
+    tree = ROOT
 
     def __init__(self, folder):
         self.folder = folder
@@ -88,7 +99,7 @@ class World:
     def start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen:
         (self.folder / "calls.log").write_text("")
         return subprocess.Popen(
-            [ROOT / f"scripts/{name}.sh", *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [self.tree / f"scripts/{name}.sh", *arguments], cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             # A group of its own, as a terminal makes it: Ctrl-C reaches the script and what it runs.
             start_new_session=True,
             # Tests that run in the background ignore SIGINT, and a shell cannot trap what it was started to ignore.
@@ -189,7 +200,7 @@ def test_every_missing_tool_is_named_at_once_with_how_to_get_it(world, name):
     declared = re.search(r"^need (?!aws_)(.+)$", (ROOT / f"scripts/{name}.sh").read_text(), re.MULTILINE)[1].split()
     # sam may also be where `make test` puts it.
     assert {tool for tool, _ in needed} | {"sam"} >= set(declared) - {"make"}
-    assert len(needed) >= 2 or name == "lambda-down"
+    assert len(needed) >= 2 or name in ("jobs-access-down", "lambda-down")
     assert all("http" in how or "install" in how for _, how in needed)
     assert "Nothing was changed." in said and world.calls == []
 
@@ -573,6 +584,90 @@ def test_without_a_cluster_there_is_nothing_to_pause(world, name):
     assert world.made(CHANGES.pattern) == []
 
 
+# The Jobs API's way into the cluster
+
+PODS_ROLE = "arn:aws:iam::111122223333:role/eksctl-pods"
+FUNCTION_ROLE = "arn:aws:iam::111122223333:role/function"
+
+
+def test_jobs_access_lets_the_pods_in_as_the_group_that_the_overlay_binds(running):
+    said = running.succeed("jobs-access").stdout
+    (binding,) = (d for d in yaml.safe_load_all(rendered_text("k8s/overlays/jobs")) if d["kind"] == "ClusterRoleBinding")
+    (subject,) = binding["subjects"]
+    assert running.state["entries"] == {PODS_ROLE: subject["name"]}
+    (create,) = running.made("create-access-entry")
+    assert "--type STANDARD" in create and "--cluster-name math-service-cluster" in create
+    assert "none is deployed for this cluster" in said and f"{PODS_ROLE} is in now" in said
+
+
+def test_jobs_access_again_changes_nothing_in_the_cluster(running):
+    running.succeed("jobs-access")
+    assert "is in already" in running.succeed("jobs-access").stdout
+    # What eksctl itself leaves alone when nothing differs.
+    assert running.made(CHANGES.pattern) == ["eksctl update podidentityassociation --config-file cluster-config.yaml"]
+
+
+def test_jobs_access_makes_the_pods_role_where_there_is_none(running):
+    running.have(service_rights=False)
+    running.succeed("jobs-access")
+    assert running.made("^eksctl") == ["eksctl create podidentityassociation --config-file cluster-config.yaml"]
+    assert running.state["entries"].keys() == {PODS_ROLE}
+
+
+def test_jobs_access_lets_the_function_in_that_was_deployed_for_this_cluster(running):
+    running.have(function_for="math-service-cluster")
+    running.succeed("jobs-access")
+    assert running.state["entries"].keys() == {PODS_ROLE, FUNCTION_ROLE}
+    running.succeed("jobs-access-down")
+    assert running.state["entries"] == {}
+
+
+def test_a_function_for_another_cluster_or_none_stays_out(running):
+    running.have(stacks={CLUSTER_STACK: "CREATE_COMPLETE"})
+    running.succeed("jobs-access")
+    running.have(stacks=RUNNING["stacks"], function_for="math-service-cluster-2")
+    running.succeed("jobs-access")
+    assert running.state["entries"].keys() == {PODS_ROLE}
+
+
+def test_an_entry_with_other_groups_gets_the_right_one(running):
+    running.have(entries={PODS_ROLE: "viewers"})
+    assert "with other groups" in running.succeed("jobs-access").stdout
+    assert running.state["entries"] == {PODS_ROLE: "math-service-jobs"}
+
+
+@pytest.mark.parametrize("name", ["jobs-access", "jobs-access-down"])
+@pytest.mark.parametrize("call", ["describe-stacks", "list-pod-identity", "describe-pod-identity", "describe-access-entry"])
+def test_access_is_not_changed_while_a_question_fails(running, name, call):
+    running.have(entries={PODS_ROLE: "viewers"})
+    running.when(f"^aws .*{call}", "An error occurred (AccessDenied) when calling the operation: you may not", 254)
+    running.refused(name)
+    if call != "describe-stacks":
+        assert running.state["entries"] == {PODS_ROLE: "viewers"}
+
+
+def test_jobs_access_down_shuts_out_and_only_once(running):
+    running.succeed("jobs-access")
+    running.succeed("jobs-access-down")
+    assert running.made(CHANGES.pattern) == [f"aws eks delete-access-entry --cluster-name math-service-cluster --principal-arn {PODS_ROLE}"]
+    assert "was not in" in running.succeed("jobs-access-down").stdout
+    assert running.made(CHANGES.pattern) == []
+
+
+def test_jobs_access_continues_after_ctrl_c(running):
+    running.have(service_rights=False, function_for="math-service-cluster")
+    running.interrupted_at("jobs-access", "eksctl create podidentityassociation", service_rights=True)
+    running.interrupted_at("jobs-access", "create-access-entry")
+    running.succeed("jobs-access")
+    assert running.state["entries"].keys() == {PODS_ROLE, FUNCTION_ROLE}
+
+
+@pytest.mark.parametrize("name", ["jobs-access", "jobs-access-down"])
+def test_without_a_cluster_nobody_is_let_in(world, name):
+    assert "make eks creates it" in world.refused(name)
+    assert world.made(CHANGES.pattern) == []
+
+
 # Lambda
 
 
@@ -590,6 +685,16 @@ def test_build_and_deploy_are_for_the_same_processor(world):
     assert all("--parameter-overrides Architecture=arm64" in call for call in world.made("^sam"))
     world.succeed("lambda", ARCHITECTURE="x86_64")
     assert all("--parameter-overrides Architecture=x86_64" in call for call in world.made("^sam"))
+
+
+def test_a_function_that_manages_jobs_is_told_the_cluster_and_who_signs_in(world):
+    jobs = {"JOBS_NAMESPACES": "jobs-*,batch", "JOBS_IMAGES": "registry.example/*"}
+    world.succeed("lambda", EKS_CLUSTER_NAME="math-service-cluster", OIDC_ISSUER="https://issuer.example", OIDC_AUDIENCE="jobs", **jobs)
+    expected = (
+        "Architecture=arm64 EksClusterName=math-service-cluster JobsNamespaces=jobs-*,batch JobsImages=registry.example/*"
+        " OidcIssuer=https://issuer.example OidcAudience=jobs"
+    )
+    assert all(f"--parameter-overrides {expected}" in call for call in world.made("^sam"))
 
 
 def test_lambda_continues_after_ctrl_c_when_cloudformation_went_on(world):

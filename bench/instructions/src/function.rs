@@ -8,7 +8,7 @@ use math_service::{
     app::App,
     config::Config,
     lifecycle::Phase,
-    targets::{Target, lambda},
+    targets::{Target, event::Event, lambda},
     telemetry,
 };
 
@@ -19,17 +19,21 @@ pub(crate) const ROWS: &[Row] = &[
     ("Lambda event", |times| on_one_thread(events(times))),
 ];
 
-/// An HTTP API's event, as recorded.
-const EVENT: &str = include_str!("../../../tests/data/events/http-v2.json");
+/// An HTTP API's event, as recorded, without the spaces that gateways do not send either.
+fn event_text() -> Outcome<String> {
+    let event: serde_json::Value = serde_json::from_str(include_str!("../../../tests/data/events/http-v2.json"))?;
+    Ok(event.to_string())
+}
 
-/// From an event's text to its type, which is found by trying.
+/// From an event's text to its type.
 async fn texts(times: usize) -> Outcome {
+    let text = event_text()?;
     repeat(
         times,
         None,
         || Ok(()),
         async |()| {
-            black_box(serde_json::from_str::<LambdaRequest>(EVENT)?);
+            black_box(serde_json::from_str::<Event>(&text)?);
             Ok(())
         },
     )
@@ -50,13 +54,13 @@ async fn events(times: usize) -> Outcome {
 }
 
 const ANSWER: &str = concat!(
-    r#"{"statusCode":200,"headers":{"content-type":"application/json","content-length":"15","#,
-    r#""x-request-id":"8476a536-e9f4-11e8-9739-2dfe598c3fcd"},"multiValueHeaders":{},"#,
+    r#"{"statusCode":200,"headers":{"content-type":"application/json","#,
+    r#""x-request-id":"8476a536-e9f4-11e8-9739-2dfe598c3fcd","content-length":"15"},"multiValueHeaders":{},"#,
     r#""body":"{\"result\":15.0}","isBase64Encoded":false,"cookies":[]}"#,
 );
 
 fn event() -> Outcome<LambdaEvent<LambdaRequest>> {
     let mut context = Context::default();
     context.request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned();
-    Ok(LambdaEvent::new(serde_json::from_str(EVENT)?, context))
+    Ok(LambdaEvent::new(serde_json::from_str(&event_text()?)?, context))
 }

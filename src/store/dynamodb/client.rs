@@ -1,28 +1,20 @@
 //! Requests to DynamoDB: JSON in, JSON out, signed, each sent once.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, StatusCode, Uri, body::Bytes};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use serde_json::Value;
 
-use super::{credentials::Provider, signature::Signing};
 use crate::{
-    config::AwsEnvironment,
+    aws::{
+        self,
+        credentials::Chain,
+        http::{self, Http},
+        signature::Signer,
+    },
     store::{StoreError, location::Table},
 };
-
-/// An HTTP client that keeps connections for the next request.
-pub(super) type Http = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-/// Before the other side closes an idle connection, this one does: a request on its way to a closed
-/// one would be lost, and must not be sent twice.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Largest answer, in bytes: two items are far below it.
 const LARGEST: usize = 1 << 20;
@@ -32,9 +24,8 @@ const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
 pub(super) struct Client {
     http: Http,
     endpoint: Uri,
-    authority: String,
     region: String,
-    credentials: Provider,
+    credentials: Chain,
 }
 
 /// Why a request has no good answer.
@@ -75,19 +66,23 @@ impl From<StoreError> for Failure {
 }
 
 impl Client {
-    pub(super) fn new(table: &Table, aws: &AwsEnvironment) -> Result<Self, StoreError> {
-        let region = table.region.clone().or_else(|| aws.region.clone());
+    /// With AWS's standard chain of credentials, unless there are others.
+    pub(super) fn new(
+        table: &Table,
+        region: Option<&str>,
+        credentials: Option<Chain>,
+    ) -> Result<Self, StoreError> {
+        let region = table.region.as_deref().or(region).map(str::to_owned);
         let region =
             region.ok_or_else(|| StoreError::new("neither AWS_REGION nor ?region= names a region"))?;
-        let endpoint = match &table.endpoint {
-            Some(endpoint) => endpoint.clone(),
-            None if region.starts_with("cn-") => format!("https://dynamodb.{region}.amazonaws.com.cn"),
-            None => format!("https://dynamodb.{region}.amazonaws.com"),
-        };
-        let endpoint: Uri = endpoint.parse().map_err(StoreError::new)?;
-        let authority = endpoint.authority().map(ToString::to_string);
-        let authority = authority.ok_or_else(|| StoreError::new("the endpoint is no http or https URL"))?;
-        Ok(Self { http: http()?, endpoint, authority, region, credentials: Provider::new(aws)? })
+        let own = || format!("https://{}", aws::host("dynamodb", &region));
+        let endpoint: Uri = table.endpoint.clone().unwrap_or_else(own).parse().map_err(StoreError::new)?;
+        if endpoint.scheme().is_none() || endpoint.authority().is_none() {
+            return Err(StoreError::new("the endpoint is no http or https URL"));
+        }
+        let standard = || Chain::new(region.clone(), Arc::new(SystemTime::now));
+        let credentials = credentials.unwrap_or_else(standard);
+        Ok(Self { http: http::client().map_err(StoreError::new)?, endpoint, region, credentials })
     }
 
     /// Sends one request.
@@ -111,47 +106,18 @@ impl Client {
     }
 
     async fn signed(&self, action: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, StoreError> {
-        let credentials = self.credentials.get(&self.http).await?;
-        let moment = basic_format(SystemTime::now());
-        let target = format!("DynamoDB_20120810.{action}");
-        let mut headers = vec![
-            ("content-type", CONTENT_TYPE),
-            ("host", self.authority.as_str()),
-            ("x-amz-date", moment.as_str()),
-        ];
-        headers.extend(credentials.session_token.as_deref().map(|token| ("x-amz-security-token", token)));
-        headers.push(("x-amz-target", target.as_str()));
-        let signing = Signing {
+        let credentials = self.credentials.get().await.map_err(StoreError::new)?;
+        let request = Request::post(&self.endpoint)
+            .header("content-type", CONTENT_TYPE)
+            .header("x-amz-target", format!("DynamoDB_20120810.{action}"))
+            .body(Bytes::from(body))
+            .map_err(StoreError::new)?;
+        let signer = Signer {
             credentials: &credentials,
             region: &self.region,
             service: "dynamodb",
-            moment: &moment,
-            headers: &headers,
-            body: &body,
+            now: SystemTime::now(),
         };
-        let request = Request::post(&self.endpoint).header("authorization", signing.authorization());
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        request.body(Full::from(body)).map_err(StoreError::new)
+        Ok(signer.sign(request).map_err(StoreError::new)?.map(Full::new))
     }
-}
-
-/// `20261121T101112Z`
-fn basic_format(moment: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(moment).to_string().replace(['-', ':'], "")
-}
-
-fn http() -> Result<Http, StoreError> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .map_err(StoreError::new)?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    Ok(legacy::Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .build(connector))
 }

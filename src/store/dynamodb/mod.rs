@@ -1,12 +1,10 @@
 //! A DynamoDB table: shared by Lambda functions without a VPC and by pods, with nothing to run.
 //!
 //! One item a sequence and one a remembered call; `expires_at` is the table's TTL attribute. The
-//! requests are our own, and signed here: AWS's SDK more than doubles the function's bundle and takes
-//! minutes to build, and it repeats requests whose outcome is unknown, which would skip an index.
+//! requests are our own: AWS's SDK for it adds 2 MB to the function's bundle, takes minutes to build, and repeats
+//! requests whose outcome is unknown, which would skip an index.
 
 mod client;
-mod credentials;
-mod signature;
 
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use serde_json::{Value, json};
 
 use self::client::{Client, Failure};
 use super::{Answer, Seconds, SequenceId, Step, Store, StoreError, location::Table};
-use crate::config::AwsEnvironment;
+use crate::aws::credentials::Chain;
 
 /// Longest pause before a request that met another's is sent again; the pause is random.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -26,12 +24,20 @@ pub struct Dynamodb {
 }
 
 impl Dynamodb {
-    /// The table, with credentials from the process's environment; nothing is sent yet.
+    /// The table, in `region` unless it names another, by the process's own credentials; nothing is sent yet.
     ///
     /// # Errors
     /// When no region is known, or the endpoint is no URL.
-    pub fn open(table: &Table, aws: &AwsEnvironment) -> Result<Self, StoreError> {
-        Ok(Self { client: Client::new(table, aws)?, table: table.name.clone() })
+    pub fn open(table: &Table, region: Option<&str>) -> Result<Self, StoreError> {
+        Ok(Self { client: Client::new(table, region, None)?, table: table.name.clone() })
+    }
+
+    /// The same with somebody else's credentials, for tests.
+    ///
+    /// # Errors
+    /// As [`Dynamodb::open`].
+    pub fn with(table: &Table, region: Option<&str>, credentials: Chain) -> Result<Self, StoreError> {
+        Ok(Self { client: Client::new(table, region, Some(credentials))?, table: table.name.clone() })
     }
 
     /// One conditional update. Only a sequence that has expired takes a second.

@@ -1,0 +1,174 @@
+//! One log line for each attempt to change something, whatever became of it.
+//!
+//! `{"event":"Audited","who":"ci","issuer":"AUTH_TOKENS_FILE","verb":"POST","route":"/api/v1/namespaces","path":"…",
+//! "cluster":"…","namespace":"…","name":"…","uid":"…","status":201,"outcome":"done","request_id":"…",…}`
+//!
+//! The guard of a route ([`Access::guard`](super::access::Access::guard)) opens the attempt before it asks who is calling,
+//! so refusals leave a line too. What the guard cannot know, the handler adds through [`Audit`]. A request that ends
+//! without an answer (its client left, it took too long, it panicked) leaves a line whose outcome is `unknown`: what was
+//! asked of Kubernetes may have happened.
+//!
+//! `LOGLEVEL` does not apply to these lines. Room for the line is taken before the handler runs; where there is none,
+//! because stdout is not read or fails, the request is refused with 503, and nothing changes unseen.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{Method, StatusCode, request::Parts},
+};
+
+use super::Subject;
+use crate::{
+    problem::Problem,
+    telemetry::{
+        context,
+        log::AUDIT,
+        writer::{Room, Writer},
+    },
+};
+
+/// The longest text of a caller's that a line repeats, in bytes.
+const LONGEST_TEXT: usize = 256;
+
+/// What a handler tells of the change that it was asked for; an extractor, on routes whose scope is one to write.
+///
+/// Say what is known as soon as it is: the line is written even if nothing more happens.
+#[derive(Debug, Clone, Default)]
+pub struct Audit(Arc<Mutex<Record>>);
+
+#[derive(Debug, Default)]
+struct Record {
+    who: Option<Subject>,
+    cluster: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+}
+
+impl Audit {
+    /// Which cluster.
+    pub fn cluster(&self, cluster: &str) {
+        self.record().cluster = Some(clipped(cluster));
+    }
+
+    /// Which namespace.
+    pub fn namespace(&self, namespace: &str) {
+        self.record().namespace = Some(clipped(namespace));
+    }
+
+    /// Which object; of a namespace itself, its own name.
+    pub fn name(&self, name: &str) {
+        self.record().name = Some(clipped(name));
+    }
+
+    /// Which of all objects that ever had this name.
+    pub fn uid(&self, uid: &str) {
+        self.record().uid = Some(clipped(uid));
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Audit {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().ok_or_else(|| {
+            tracing::error!("A handler that changes something has no route with a scope to write");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this route is not audited")
+        })
+    }
+}
+
+/// One attempt; its line is written when it is dropped.
+pub(super) struct Attempt {
+    audit: Audit,
+    verb: Method,
+    route: &'static str,
+    path: String,
+    logs: Option<Writer>,
+    room: Option<Room>,
+    status: Option<StatusCode>,
+}
+
+impl Attempt {
+    pub(super) fn begin(verb: Method, route: &'static str, path: &str, logs: Option<Writer>) -> Self {
+        let path = clipped(path);
+        Self { audit: Audit::default(), verb, route, path, logs, room: None, status: None }
+    }
+
+    /// What the handler gets.
+    pub(super) fn audit(&self) -> Audit {
+        self.audit.clone()
+    }
+
+    pub(super) fn is_by(&self, who: &Subject) {
+        self.audit.record().who = Some(who.clone());
+    }
+
+    /// Makes sure that its line can be written.
+    ///
+    /// # Errors
+    /// 503 when it cannot: then nothing may be changed.
+    pub(super) fn take_room(&mut self) -> Result<(), Problem> {
+        let Some(logs) = &self.logs else { return Ok(()) };
+        self.room = logs.reserve();
+        if self.room.is_some() {
+            return Ok(());
+        }
+        let detail = "nothing is changed at present: the audit log cannot be written";
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            .retry_after(std::time::Duration::from_secs(1)))
+    }
+
+    pub(super) fn end(mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self.status {
+            Some(status) if status.is_success() => "done",
+            Some(status) if status.is_client_error() => "refused",
+            Some(_) => "failed",
+            None => "unknown",
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let (None, Some(logs)) = (&self.room, &self.logs) {
+            // It was refused before it had room, and may find some now. If not, nothing was changed and the loss is counted.
+            self.room = logs.reserve_or_count();
+            if self.room.is_none() {
+                return;
+            }
+        }
+        let record = self.audit.record();
+        tracing::info!(
+            target: AUDIT,
+            who = record.who.as_ref().map(Subject::name),
+            issuer = record.who.as_ref().map(Subject::issuer),
+            client = context::with(|request| request.client).flatten().map(tracing::field::display),
+            verb = self.verb.as_str(),
+            route = self.route,
+            path = self.path,
+            cluster = record.cluster,
+            namespace = record.namespace,
+            name = record.name,
+            uid = record.uid,
+            status = self.status.map(|status| status.as_u16()),
+            outcome = self.outcome(),
+            "Audited"
+        );
+    }
+}
+
+/// Bounded, because the room for a line is.
+fn clipped(text: &str) -> String {
+    let end = text.floor_char_boundary(LONGEST_TEXT);
+    text[..end].replace(char::is_control, "\u{fffd}")
+}

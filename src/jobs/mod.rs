@@ -1,0 +1,201 @@
+//! Long work, handed to Kubernetes as Jobs.
+//!
+//! It is the workload that is bound by another system's capacity: this service only checks, passes on and explains.
+//!
+//! The pure part knows neither HTTP nor Kubernetes' client:
+//!
+//! - [`names`]: which namespaces, Jobs and images may be named.
+//! - [`manifest`]: a request's body to the Job that is sent, defaults included.
+//! - [`policy`]: what a Job may ask for.
+//! - [`idempotency`]: a create that is asked for twice.
+//! - [`status`]: a Job and its pods, explained.
+//! - [`pointer`]: where in a document something stands.
+//!
+//! Around it:
+//!
+//! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
+//! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
+//! - [`cluster`]: the way to the EKS cluster, by IAM alone.
+//! - [`docs`]: all of it for `/openapi.json`.
+
+pub mod alias;
+mod api;
+pub mod cluster;
+mod create;
+pub mod docs;
+mod error;
+pub mod idempotency;
+pub mod job;
+pub mod manifest;
+pub mod names;
+pub mod namespaces;
+pub mod pointer;
+pub mod policy;
+mod request;
+pub mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    http::{Method, StatusCode},
+    routing::{MethodRouter, delete, get, post},
+};
+use serde_json::Value;
+
+use self::{
+    api::Call,
+    cluster::Cluster,
+    error::Failure,
+    names::{Images, Namespaces},
+};
+use crate::{
+    auth::{
+        access::{Access, Guarded},
+        scope::Scope,
+    },
+    problem::{FieldError, Problem},
+};
+
+/// All namespaces.
+pub const NAMESPACES: &str = "/api/v1/namespaces";
+/// One of them.
+pub const NAMESPACE: &str = "/api/v1/namespaces/{namespace}";
+/// The Jobs in it.
+pub const JOBS: &str = "/api/v1/namespaces/{namespace}/jobs";
+/// One of those.
+pub const JOB: &str = "/api/v1/namespaces/{namespace}/jobs/{name}";
+
+/// The original's names.
+pub const CREATE_JOB: &str = "/api/eks-create-job";
+/// See above.
+pub const DELETE_JOB: &str = "/api/eks-delete-job";
+/// See above.
+pub const JOB_STATUS: &str = "/api/eks-job-status";
+/// See above.
+pub const CREATE_NAMESPACE: &str = "/api/eks-create-namespace";
+/// See above.
+pub const DELETE_NAMESPACE: &str = "/api/eks-delete-namespace";
+
+/// Longest time for one call to Kubernetes, its repetition included.
+const LONGEST_CALL: Duration = Duration::from_secs(10);
+
+/// What the routes share.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    /// Where Jobs run; without one, every route says that there are none.
+    pub cluster: Option<Cluster>,
+    /// Which namespaces may be touched.
+    pub namespaces: Namespaces,
+    /// Which images may run.
+    pub images: Images,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Longest time for one call to Kubernetes.
+    pub call_deadline: Duration,
+}
+
+/// What one call may take of a request's time: half, so that a second one still has some, and at most ten seconds.
+#[must_use]
+pub fn call_deadline(request_timeout: Duration) -> Duration {
+    (request_timeout / 2).min(LONGEST_CALL)
+}
+
+/// A route, with what it takes to be let in.
+#[derive(Debug)]
+pub struct Operation {
+    /// The method.
+    pub method: Method,
+    /// The path, in axum's syntax.
+    pub path: &'static str,
+    /// What the caller must have been given.
+    pub scope: Scope,
+    answer: MethodRouter<Arc<Jobs>>,
+}
+
+/// Every route there is: the router is made from it, and so are the tests of who may call what.
+#[must_use]
+pub fn operations() -> Vec<Operation> {
+    use Scope::{JobsRead, JobsWrite, NamespacesWrite};
+    let operation = |method, path, scope, answer| Operation { method, path, scope, answer };
+    vec![
+        operation(Method::POST, NAMESPACES, NamespacesWrite, post(namespaces::create)),
+        operation(Method::GET, NAMESPACES, JobsRead, get(namespaces::list)),
+        operation(Method::GET, NAMESPACE, JobsRead, get(namespaces::show)),
+        operation(Method::DELETE, NAMESPACE, NamespacesWrite, delete(namespaces::remove)),
+        operation(Method::POST, JOBS, JobsWrite, post(job::create)),
+        operation(Method::GET, JOBS, JobsRead, get(job::list)),
+        operation(Method::GET, JOB, JobsRead, get(job::show)),
+        operation(Method::DELETE, JOB, JobsWrite, delete(job::remove)),
+        operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),
+        operation(Method::DELETE, DELETE_JOB, JobsWrite, delete(alias::delete_job)),
+        operation(Method::GET, JOB_STATUS, JobsRead, get(alias::job_status)),
+        operation(Method::POST, CREATE_NAMESPACE, NamespacesWrite, post(alias::create_namespace)),
+        operation(Method::DELETE, DELETE_NAMESPACE, NamespacesWrite, delete(alias::delete_namespace)),
+    ]
+}
+
+/// The routes, behind their guard.
+#[must_use]
+pub fn routes(jobs: Jobs, access: &Access) -> Guarded {
+    let jobs = Arc::new(jobs);
+    let with_jobs =
+        |operation: Operation| (operation.path, operation.scope, operation.answer.with_state(jobs.clone()));
+    access.guard(operations().into_iter().map(with_jobs))
+}
+
+impl Jobs {
+    /// The cluster.
+    ///
+    /// # Errors
+    /// 403 where there is none.
+    fn cluster(&self) -> Result<&Cluster, Problem> {
+        self.cluster.as_ref().ok_or_else(|| {
+            Problem::new(StatusCode::FORBIDDEN, "Jobs are not enabled here: EKS_CLUSTER_NAME is not set")
+        })
+    }
+
+    async fn send(&self, call: &Call<'_>) -> Result<Value, Failure> {
+        match &self.cluster {
+            Some(cluster) => api::send(cluster.client(), call, self.call_deadline).await,
+            None => Err(Failure::Garbled("there is no cluster".to_owned())),
+        }
+    }
+
+    /// The answer to a call whose failure needs no further thought.
+    async fn ask(&self, call: &Call<'_>) -> Result<Value, Problem> {
+        self.cluster()?;
+        self.send(call).await.map_err(|failure| failure.problem(call, None))
+    }
+
+    /// Whether a namespace may be touched.
+    ///
+    /// # Errors
+    /// 403 where there is no cluster or the namespace is not listed, 422 where it can be none.
+    fn check_namespace(&self, name: &str) -> Result<(), Problem> {
+        self.cluster()?;
+        if !names::is_label(name) {
+            return Err(Problem::invalid(vec![FieldError::field("namespace", names::LABEL_RULE)]));
+        }
+        if self.namespaces.is_empty() {
+            let detail = "no namespace is open to this service: JOBS_NAMESPACES is not set";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        if !self.namespaces.permit(name) {
+            let detail = format!("JOBS_NAMESPACES does not open the namespace {name} to this service");
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
+        Ok(())
+    }
+
+    /// The same for a Job in it.
+    ///
+    /// # Errors
+    /// As above.
+    fn check_job(&self, namespace: &str, name: &str) -> Result<(), Problem> {
+        self.check_namespace(namespace)?;
+        if names::is_job_name(name) {
+            return Ok(());
+        }
+        Err(Problem::invalid(vec![FieldError::field("name", names::JOB_NAME_RULE)]))
+    }
+}

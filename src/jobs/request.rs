@@ -1,0 +1,157 @@
+//! What a request says, read.
+
+use std::borrow::Cow;
+
+use axum::{
+    extract::{Path, Request, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
+};
+use serde_json::Value;
+
+use super::Jobs;
+use crate::{
+    http::json,
+    problem::{FieldError, Problem},
+};
+
+/// Objects in one answer, if the caller does not say how many.
+const DEFAULT_LIMIT: u32 = 100;
+/// Most of them.
+pub(super) const MOST: u32 = 500;
+/// Longest selector or continuation, in bytes.
+const LONGEST_PARAMETER: usize = 4096;
+
+impl Jobs {
+    /// A request's head, and its JSON.
+    ///
+    /// # Errors
+    /// 403 where there is no cluster: before the body is read. 400, 413 and 415 for the body.
+    pub(super) async fn read(&self, request: Request) -> Result<(Parts, Value), Problem> {
+        self.cluster()?;
+        let (head, body) = request.into_parts();
+        let request = Request::from_parts(head.clone(), body);
+        let body = json::accept(request, self.max_body_bytes)?.read().await?;
+        Ok((head, json::value(&body)?))
+    }
+}
+
+/// What a path names.
+///
+/// # Errors
+/// 422 when it is no UTF-8.
+pub(super) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    let path = path.map(|Path(segments)| segments);
+    path.map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the path is no UTF-8"))
+}
+
+/// A query's parameters. Unknown ones are ignored.
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    pub(super) fn of(uri: &'a Uri) -> Self {
+        Self(form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect())
+    }
+
+    /// A parameter, if it is given.
+    ///
+    /// # Errors
+    /// 422 when it is given twice: which one was meant cannot be known.
+    pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut given = self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| &**value);
+        match (given.next(), given.next()) {
+            (_, Some(_)) => {
+                Err(Problem::invalid(vec![FieldError::field(name, "must be given once at most")]))
+            }
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// How many objects to list.
+    ///
+    /// # Errors
+    /// 422 when it is no such number.
+    pub(super) fn limit(&self) -> Result<u32, Problem> {
+        let Some(limit) = self.one("limit")? else { return Ok(DEFAULT_LIMIT) };
+        // Digits alone: Rust's own parser would take a sign too.
+        let digits = Some(limit).filter(|limit| limit.bytes().all(|byte| byte.is_ascii_digit()));
+        let limit = digits.and_then(|limit| limit.parse().ok()).filter(|limit| (1..=MOST).contains(limit));
+        limit.ok_or_else(|| {
+            let detail = format!("must be a whole number from 1 to {MOST}");
+            Problem::invalid(vec![FieldError::field("limit", detail)])
+        })
+    }
+
+    /// A parameter that Kubernetes understands, passed on as it is.
+    ///
+    /// # Errors
+    /// 422 when it is too long.
+    pub(super) fn passed_on(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let value = self.one(name)?.filter(|value| !value.is_empty());
+        if value.is_some_and(|value| value.len() > LONGEST_PARAMETER) {
+            let detail = format!("must have at most {LONGEST_PARAMETER} bytes");
+            return Err(Problem::invalid(vec![FieldError::field(name, detail)]));
+        }
+        Ok(value)
+    }
+
+    /// How to delete what belongs to a Job, in Kubernetes' words.
+    ///
+    /// # Errors
+    /// 422 when it is neither way. Kubernetes' third, `orphan`, would leave pods that nobody ends.
+    pub(super) fn propagation(&self) -> Result<&'static str, Problem> {
+        match self.one("propagation")? {
+            None | Some("background") => Ok("Background"),
+            Some("foreground") => Ok("Foreground"),
+            Some(_) => {
+                let error = FieldError::field("propagation", "must be background or foreground");
+                Err(Problem::invalid(vec![error]))
+            }
+        }
+    }
+}
+
+/// `If-Match`: which of all objects that ever had this name is meant (RFC 9110 §13.1.1).
+///
+/// # Errors
+/// 412 when `uid` is not among those named.
+pub(super) fn check_match(headers: &HeaderMap, uid: &str) -> Result<(), Problem> {
+    let mut given = headers.get_all(header::IF_MATCH).iter().peekable();
+    if given.peek().is_none() {
+        return Ok(());
+    }
+    let mut tags =
+        given.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    if tags.any(|tag| tag == "*" || tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(uid))
+    {
+        return Ok(());
+    }
+    let detail = "the one of this name is another than If-Match names";
+    Err(Problem::new(StatusCode::PRECONDITION_FAILED, detail))
+}
+
+/// An object's UID as its `ETag`; what is no UID makes none.
+pub(super) fn etag(uid: &str) -> Option<(header::HeaderName, HeaderValue)> {
+    let is_plain = !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let tag = HeaderValue::from_str(&format!("\"{uid}\"")).ok().filter(|_| is_plain)?;
+    Some((header::ETAG, tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_match_names_the_object() {
+        let check = |values: &[&str]| {
+            let headers =
+                values.iter().map(|value| (header::IF_MATCH, HeaderValue::from_str(value).unwrap()));
+            check_match(&headers.collect(), "u-1").map_err(|problem| problem.status().as_u16())
+        };
+        for good in [&[][..], &["*"], &["\"u-1\""], &["\"a\", \"u-1\""], &["\"a\"", "\"u-1\""]] {
+            assert_eq!(check(good), Ok(()), "{good:?}");
+        }
+        for bad in [&[""][..], &["\"a\""], &["u-1"], &["W/\"u-1\""], &["\"u-12\""]] {
+            assert_eq!(check(bad), Err(412), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+# Where each Fibonacci sequence stands. The pods use it through k8s/overlays/dynamodb, the function through
+# template.yaml's parameter TableName. Costs nothing when idle; a step is one write.
+
+resource "aws_dynamodb_table" "state" {
+  # checkov:skip=CKV_AWS_119:It holds indices and hashes of session keys, encrypted with AWS's own key; with ours every reader, the function too, would need rights to it, and each call might be charged.
+  name         = "${local.name}-state"
+  billing_mode = "PAY_PER_REQUEST"
+  hash_key     = "id"
+
+  attribute {
+    name = "id"
+    type = "S"
+  }
+
+  # DynamoDB removes expired sessions by itself.
+  ttl {
+    attribute_name = "expires_at"
+    enabled        = true
+  }
+
+  server_side_encryption {
+    enabled = false
+  }
+
+  # Back to any second of the last 35 days.
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  deletion_protection_enabled = var.deletion_protection
+}

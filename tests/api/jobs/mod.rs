@@ -1,0 +1,219 @@
+//! The Jobs API before a Kubernetes that does what it is told to.
+//!
+//! - `routes`: every route, and every way in which the cluster may answer or not.
+//! - `callers`: every route, and every kind of caller.
+//! - `policy`: what a Job may ask for.
+
+mod callers;
+mod policy;
+mod routes;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{body::Body, extract::Request};
+use http_body_util::BodyExt;
+use hyper::Response;
+use kube::client::Body as KubeBody;
+use math_service::{
+    app::App,
+    auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens},
+    config::Config,
+    jobs::{
+        self, Jobs,
+        cluster::{Cluster, ClusterError},
+    },
+    lifecycle::Lifecycle,
+    telemetry::metrics::Metrics,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    access::{Folder, NOW, everybody},
+    auth::{AUDIENCE, TestIssuer},
+    support::Reply,
+};
+
+pub(crate) const IMAGE: &str = "registry.example.com/team/tool:1";
+
+/// What the service asked of Kubernetes.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    /// With its query.
+    pub(crate) path: String,
+    pub(crate) body: Value,
+}
+
+/// What Kubernetes does then.
+pub(crate) enum Answer {
+    Json(u16, Value),
+    Later(u16, u64, Value),
+    Text(u16, &'static str),
+    Fails(ClusterError),
+    Never,
+}
+
+/// A Kubernetes that answers as it is told, and remembers what it was asked.
+#[derive(Clone, Default)]
+pub(crate) struct Kubernetes(Arc<Mutex<Vec<Asked>>>);
+
+impl Kubernetes {
+    /// Answers with `respond`.
+    pub(crate) fn with(respond: impl FnMut(&Asked) -> Answer + Send + 'static) -> (Self, Cluster) {
+        let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<KubeBody>>();
+        let (kubernetes, mut respond) = (Self::default(), respond);
+        let asked = kubernetes.0.clone();
+        tokio::spawn(async move {
+            let mut unanswered = Vec::new();
+            while let Some((request, send)) = handle.next_request().await {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                let request = Asked { method: head.method.to_string(), path: head.uri.to_string(), body };
+                let answer = respond(&request);
+                asked.lock().unwrap().push(request);
+                let response = |code: u16| Response::builder().status(code);
+                match answer {
+                    Answer::Json(code, body) => {
+                        send.send_response(
+                            response(code).body(body.to_string().into_bytes().into()).unwrap(),
+                        );
+                    }
+                    Answer::Later(code, seconds, body) => {
+                        let response = response(code).header("retry-after", seconds);
+                        send.send_response(response.body(body.to_string().into_bytes().into()).unwrap());
+                    }
+                    Answer::Text(code, text) => {
+                        send.send_response(response(code).body(text.as_bytes().to_vec().into()).unwrap());
+                    }
+                    Answer::Fails(error) => send.send_error(error),
+                    Answer::Never => unanswered.push(send),
+                }
+            }
+        });
+        (kubernetes, Cluster::around("math", kube::Client::new(mock, "default")))
+    }
+
+    /// Answers these requests, in this order; any other is a surprise that it answers with 500.
+    pub(crate) fn expecting(script: Vec<(&'static str, Answer)>) -> (Self, Cluster) {
+        let mut script: VecDeque<_> = script.into();
+        Self::with(move |asked| match script.pop_front() {
+            Some((expected, answer)) if format!("{} {}", asked.method, asked.path).starts_with(expected) => {
+                answer
+            }
+            other => {
+                let expected = other.map(|(expected, _)| expected);
+                Answer::Json(500, status(500, "", &format!("expected {expected:?}, got {asked:?}")))
+            }
+        })
+    }
+
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Methods and paths.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.asked().iter().map(|asked| format!("{} {}", asked.method, asked.path)).collect()
+    }
+}
+
+/// A `Status`, which is how Kubernetes refuses.
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
+}
+
+/// The service before that Kubernetes.
+pub(crate) struct Service {
+    app: App,
+    _folder: Folder,
+}
+
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) issuer: Option<&'a TestIssuer>,
+    pub(crate) namespaces: Option<&'a str>,
+    pub(crate) images: Option<&'a str>,
+    pub(crate) call_deadline: Option<Duration>,
+}
+
+impl Setup<'_> {
+    pub(crate) fn start(self) -> Service {
+        let folder = Folder::new();
+        let clock: math_service::auth::Clock = Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));
+        let tokens = Tokens::load(&folder.mount(&everybody()), clock.clone()).unwrap();
+        let oidc = self
+            .issuer
+            .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
+        let access = Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None);
+        let jobs = Jobs {
+            cluster: self.cluster,
+            namespaces: self.namespaces.unwrap_or("jobs-*,other").parse().unwrap(),
+            images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
+            max_body_bytes: 65_536,
+            call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
+        };
+        let guarded = jobs::routes(jobs, &access);
+        let config = Config::from_env(|_| None).unwrap();
+        let metrics = Metrics::new(None, false).unwrap();
+        let app = App::around(vec![], guarded, &config, Lifecycle::default(), metrics).unwrap();
+        Service { app, _folder: folder }
+    }
+}
+
+/// A service before a Kubernetes that expects these requests.
+pub(crate) fn expecting(script: Vec<(&'static str, Answer)>) -> (Service, Kubernetes) {
+    let (kubernetes, cluster) = Kubernetes::expecting(script);
+    (Setup { cluster: Some(cluster), ..Setup::default() }.start(), kubernetes)
+}
+
+impl Service {
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+        let (parts, body) = self.app.serve(request.body(body).unwrap(), None).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Reply { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// As somebody who may do everything.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
+        let headers = [&[("authorization", "Bearer all")], more].concat();
+        self.call(method, path, &headers, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, &[], Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.send("DELETE", path, &[], None).await
+    }
+}
