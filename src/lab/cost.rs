@@ -233,6 +233,7 @@ pub struct Prices {
     classic_balancer_hour: Price,
     classic_balancer_gb: Price,
     out_gb: Price,
+    log_gb: Price,
     lambda_request: Price,
     lambda_gb_second: BTreeMap<Architecture, Price>,
     provisioned_gb_second: BTreeMap<Architecture, Price>,
@@ -331,6 +332,8 @@ pub struct Usage {
     pub provisioned_mb_ms: u128,
     /// Memory times billed duration of invocations in those.
     pub provisioned_run_mb_ms: u128,
+    /// Bytes that the function and its gateway log.
+    pub log_bytes: u128,
     /// Which gateway.
     pub gateway: Gateway,
     /// Requests that it counted.
@@ -353,7 +356,7 @@ impl Usage {
         scaled
     }
 
-    fn quantities_mut(&mut self) -> [&mut u128; 13] {
+    fn quantities_mut(&mut self) -> [&mut u128; 14] {
         [
             &mut self.cluster_ms,
             &mut self.volume_gb_ms,
@@ -367,6 +370,7 @@ impl Usage {
             &mut self.lambda_mb_ms,
             &mut self.provisioned_mb_ms,
             &mut self.provisioned_run_mb_ms,
+            &mut self.log_bytes,
             &mut self.api_requests,
         ]
     }
@@ -499,6 +503,7 @@ impl Prices {
                 bill.add(item, price, mb_ms, GB_SECOND, "GB-s");
             }
         }
+        bill.add("Lambda logs", &self.log_gb, usage.log_bytes, GB, "GB");
         let calls = beyond(usage.api_requests, self.free.api_requests, 1);
         match usage.gateway {
             Gateway::Http => bill.add("HTTP API", &self.http_api_request, calls, 1, "requests"),

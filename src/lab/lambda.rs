@@ -257,6 +257,7 @@ impl Hour {
             provisioned_mb_ms: memory * u128::from(function.provisioned) * u128::from(seconds) * 1000,
             provisioned_run_mb_ms: memory * billed_ms * provisioned,
             // The gateway counts what Lambda refuses, and not what it refuses itself.
+            log_bytes: (arrived as f64 * profile.log_bytes).round() as u128,
             api_requests: arrived,
             out_bytes: out,
             ..Usage::default()

@@ -22,6 +22,9 @@ pub struct Profile {
     pub request_bytes: f64,
     /// Bytes of an answer with its head.
     pub response_bytes: f64,
+    /// Bytes that a call of the function logs, its gateway's line included: CloudWatch bills them, a pod's stay on its
+    /// node.
+    pub log_bytes: f64,
     /// From a container's start to its first answer, in milliseconds.
     pub start_ms: f64,
     /// Lambda's INIT phase, in milliseconds: it is billed.
@@ -41,6 +44,7 @@ impl Default for Profile {
             request_memory_kib: 26.0,
             request_bytes: 300.0,
             response_bytes: 400.0,
+            log_bytes: 1500.0,
             start_ms: 50.0,
             init_ms: 20.0,
             sandbox_ms: 100.0,
@@ -72,10 +76,11 @@ impl Profile {
                 "request_memory" | "request_memory_kib" => profile.request_memory_kib = number()?,
                 "request_bytes" => profile.request_bytes = number()?,
                 "response_bytes" => profile.response_bytes = number()?,
+                "log_bytes" => profile.log_bytes = number()?,
                 _ => {
                     return Err(format!(
                         "a profile has no {name:?}: it has cpu, wait, start, init, sandbox, memory, request_memory, \
-                         request_bytes and response_bytes"
+                         request_bytes, response_bytes and log_bytes"
                     ));
                 }
             }
@@ -94,6 +99,7 @@ impl Profile {
             ("request_memory_kib", self.request_memory_kib, 1e6),
             ("request_bytes", self.request_bytes, 1e10),
             ("response_bytes", self.response_bytes, 1e10),
+            ("log_bytes", self.log_bytes, 1e10),
             ("start_ms", self.start_ms, 3.6e6),
             ("init_ms", self.init_ms, 6e5),
             ("sandbox_ms", self.sandbox_ms, 6e4),

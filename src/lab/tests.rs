@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     container::{self, Pipeline, Syncs, Workload},
-    cost::{Balancer, Prices, Usd},
+    cost::{Architecture, Balancer, Prices, Usage, Usd},
     hpa::trace,
     inputs,
     lambda::{self, Function},
@@ -138,6 +138,32 @@ fn replay(trace: &trace::Trace) -> (Run, usize) {
         container::run(&cluster, &workload, &pipeline, &profile, &traffic, Span::of(seconds).unwrap(), 1)
             .unwrap();
     (run, seconds as usize)
+}
+
+/// docs/operations.md adds the same up by hand, for us-east-1 and three zones.
+#[test]
+fn the_bill_at_rest_and_that_of_a_million_additions_are_those_of_the_operations_page() {
+    let page = include_str!("../../docs/operations.md");
+    let mut scenario = scenario("cpu=0.1ms", "constant:0", 3600);
+    scenario.prices = Prices::of("us-east-1").unwrap();
+    scenario.prices.zones = 3;
+    let eks = scenario.simulate(Target::Eks).unwrap().bill;
+    assert_eq!(eks.total().to_string(), "$270.67");
+    assert!(page.contains("| all | | 270.67 |"));
+    let million = Usage {
+        architecture: Architecture::Arm,
+        lambda_requests: 1_000_000,
+        lambda_mb_ms: 1_000_000 * 2 * 128,
+        api_requests: 1_000_000,
+        log_bytes: 1_500_000_000,
+        ..Usage::default()
+    };
+    let lambda = scenario.prices.bill(&million, false).unwrap();
+    assert_eq!(lambda.item("Lambda requests").to_string(), "$0.20");
+    assert_eq!(lambda.item("HTTP API").to_string(), "$1.00");
+    // A GB is 2^30 bytes here and a thousand million there.
+    assert_eq!(lambda.item("Lambda logs").to_string(), "$0.70");
+    assert!(page.contains("| logs: 4 lines of the function and 1 of the API, 1.5 KB | 1.5 × 0.50 | 0.75 |"));
 }
 
 #[test]

@@ -288,15 +288,17 @@ impl Scenario {
             usd(duration),
             format!("Lambda bills {duration} for the duration of requests{of_that}."),
         );
-        let by_request =
-            lambda.bill.item("Lambda requests") + lambda.bill.item("HTTP API") + lambda.bill.item("REST API");
+        let by_request: Usd = ["Lambda requests", "Lambda logs", "HTTP API", "REST API"]
+            .iter()
+            .map(|item| lambda.bill.item(item))
+            .sum();
         let monthly =
             lambda.run.requests.arrived / lambda.run.seconds as f64 * super::cost::MONTH_SECONDS as f64;
         add(
             Target::Lambda,
             usd(by_request),
             format!(
-                "Lambda and its gateway bill {by_request} for {} requests a month, however short they are.",
+                "Lambda, its gateway and its logs bill {by_request} for {} requests a month, however short they are.",
                 grouped(format!("{monthly:.0}"))
             ),
         );

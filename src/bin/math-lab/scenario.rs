@@ -33,7 +33,7 @@ TRAFFIC is constant:RATE, step:FROM..TO@START, ramp:FROM..TO@START+DURATION, spi
 diurnal:LOW..HIGH, in requests a second; or a file: the history of a Locust run (--csv, *_stats_history.csv), or YAML
 such as {shape: points, points: [[0, 10], [60, 200]], linear: true, noise: 0.1, seed: 1}.
 PROFILE is NAME=VALUE,…: cpu and wait of a request, start of a pod, init and sandbox of a cold start (times such as
-0.5ms), memory (MiB, idle), request_memory (KiB), request_bytes, response_bytes; or a file with those as JSON or YAML.
+0.5ms), memory (MiB, idle), request_memory (KiB), request_bytes, response_bytes, log_bytes; or a file with those as JSON or YAML.
 
 Prices are list prices of the region and day that the output names; docs/lab.md says what is exact here, what is
 approximate and what is left out.";
