@@ -64,12 +64,9 @@ fn whole(value: &Value, pointer: &str) -> Option<u32> {
 /// What is missing, or cannot be read.
 pub fn workload(manifests: &str) -> Result<Workload, String> {
     let objects = flattened(documents(manifests)?);
-    if let Some(overlay) = objects.iter().find(|object| is_kind(object, "Kustomization")) {
-        if overlay.get("patches").is_some() {
-            return Err(
-                "this is an overlay that is not rendered: give what `kubectl kustomize` prints".into()
-            );
-        }
+    let is_overlay = |object: &Value| is_kind(object, "Kustomization") && object.get("patches").is_some();
+    if objects.iter().any(is_overlay) {
+        return Err("this is an overlay that is not rendered: give what `kubectl kustomize` prints".into());
     }
     let hpas = objects::read(manifests)?.hpas;
     if hpas.len() > 1 {
