@@ -9,7 +9,7 @@
 //! - [`policy`]: what a Job may ask for.
 //! - [`idempotency`]: a create that is asked for twice.
 //! - [`status`]: a Job and its pods, explained.
-//! - [`pointer`]: where in a document something stands.
+//! - [`mod@pointer`]: where in a document something stands.
 //!
 //! Around it:
 //!

@@ -1,7 +1,7 @@
 //! Replicas from one metric: no bounds, no rates, no memory.
 //!
 //! The controller keeps maps from pods to values; all that it ever asks of them is how many there are and what they
-//! sum up to, so one pass over the pods with a handful of sums ([`Tally`]) gives the same numbers.
+//! sum up to, so one pass over the pods with a handful of sums (`Tally`) gives the same numbers.
 
 use super::{
     Config,
