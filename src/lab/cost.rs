@@ -278,7 +278,7 @@ impl Prices {
     /// # Errors
     /// What is wrong with them.
     pub fn read(text: &str) -> Result<Self, String> {
-        serde_saphyr::from_str(text).map_err(|error| format!("prices: {error}"))
+        super::inputs::typed(text)
     }
 
     /// The price of a node.

@@ -28,6 +28,15 @@ fn documents(text: &str) -> Result<Vec<Value>, String> {
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| format!("not YAML: {error}"))
 }
 
+/// Reads one YAML document, or JSON, into a type.
+///
+/// # Errors
+/// What is wrong with it, in a line.
+pub fn typed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
 /// All objects, those in lists too.
 fn flattened(documents: Vec<Value>) -> Vec<Value> {
     let mut objects = Vec::new();

@@ -108,6 +108,45 @@ fn charts_and_page_need_nothing_from_elsewhere() {
 }
 
 #[test]
+fn traffic_and_profile_come_from_files_too() {
+    let directory = std::env::temp_dir().join(format!("math-lab-files-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let profile = file("profile.json", r#"{"cpu_ms": 2, "wait_ms": 5}"#);
+    let arrived = |traffic: &str| {
+        let text = printed(&[
+            "simulate",
+            "lambda",
+            "--json",
+            "--duration",
+            "10m",
+            "--traffic",
+            traffic,
+            "--profile",
+            &profile,
+        ]);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["requests"]["arrived"].as_f64().unwrap()
+    };
+    assert!(
+        (arrived(&file("spike.yaml", "shape: spike\nbase: 1\npeak: 9\nat: 60\nfor: 60\n")) - 1080.0).abs()
+            < 1e-6
+    );
+    assert!(
+        (arrived(&file("points.yaml", "{shape: points, points: [[0, 1], [300, 2]]}")) - 900.0).abs() < 1e-6
+    );
+    let history = "Timestamp,User Count,Type,Name,Requests/s\n100,1,,Aggregated,1\n103,1,,Aggregated,4\n";
+    assert!((arrived(&file("run_stats_history.csv", history)) - (3.0 + 597.0 * 4.0)).abs() < 1e-6);
+    let wrong = file("wrong.yaml", "shape: spike\nbase: 1\npeek: 9\nat: 60\nfor: 60\n");
+    let error = String::from_utf8(lab(&["simulate", "--traffic", &wrong]).stderr).unwrap();
+    assert!(error.contains("peek") && error.lines().count() == 1, "{error}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
 fn what_is_wrong_is_said_in_a_line() {
     for (arguments, expected) in [
         (vec!["simulate", "--traffic", "wave:1..2"], "is no traffic"),

@@ -230,8 +230,7 @@ fn traffic(text: &str) -> Result<Traffic, String> {
     if path.extension().is_some_and(|extension| extension == "csv") {
         return named(path, Traffic::history);
     }
-    let traffic: Traffic =
-        named(path, |text| serde_saphyr::from_str(text).map_err(|error| error.to_string()))?;
+    let traffic: Traffic = named(path, inputs::typed)?;
     traffic.check().map_err(|error| format!("{text}: {error}"))?;
     Ok(traffic)
 }
@@ -241,8 +240,7 @@ fn profile(text: &str) -> Result<Profile, String> {
         return Profile::parse(text);
     }
     let path = Path::new(text);
-    let profile: Profile =
-        named(path, |text| serde_saphyr::from_str(text).map_err(|error| error.to_string()))?;
+    let profile: Profile = named(path, inputs::typed)?;
     profile.check().map_err(|error| format!("{text}: {error}"))?;
     Ok(profile)
 }
