@@ -1,8 +1,27 @@
-//! The scaling lab: what an autoscaler will do, before it does it.
+//! The scaling lab: what an autoscaler will do, before it does it, and what that costs on either target.
 //!
 //! - [`hpa`]: the HorizontalPodAutoscaler's own rules.
+//! - [`traffic`]: how many requests arrive in each second.
+//! - [`service`]: what a request costs, and what becomes of it in a process.
+//! - [`cluster`]: nodes; [`container`]: a run on EKS.
+//! - [`lambda`]: environments, and a run on Lambda.
+//! - [`cost`]: prices, and what a run's usage comes to.
+//! - [`run`]: what a run leaves behind; [`verdict`]: which target, and why.
+//! - [`inputs`]: manifests, cluster configuration and template, read as they are.
 //!
 //! The lab takes its inputs as values: it does no I/O, has no clock, and neither service nor function carries it.
 //! `src/bin/math-lab/` is its command, one file a subcommand.
 
+pub mod cluster;
+pub mod container;
+pub mod cost;
 pub mod hpa;
+pub mod inputs;
+pub mod lambda;
+pub mod run;
+pub mod service;
+pub mod traffic;
+pub mod verdict;
+
+#[cfg(test)]
+mod tests;

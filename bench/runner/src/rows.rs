@@ -95,12 +95,15 @@ const ROW: Row = Row {
 
 const CONTAINER: Program =
     Program::Service { binary: "math-service", features: "docs-ui,sqlite,postgres,dynamodb,jobs" };
-const FUNCTION: Program = Program::Service { binary: "lambda", features: "lambda,docs-ui,postgres,dynamodb,jobs" };
+const FUNCTION: Program =
+    Program::Service { binary: "lambda", features: "lambda,docs-ui,postgres,dynamodb,jobs" };
 
 const F100000: Group = Group::Micro("F(100000) in decimal, µs of CPU");
 const F1000000: Group = Group::Micro("F(1000000) in decimal, µs of CPU");
 const HPA_DECISION: Group = Group::Micro("one decision of the lab's autoscaler, 10,000 pods, ms of CPU");
 const HPA_YEAR: Group = Group::Micro("a year of the lab's autoscaler, 100 pods, s of CPU");
+const LAB_DAY: Group = Group::Micro("a simulated day at steps of a second, ms of CPU");
+const LAB_PODS: Group = Group::Micro("a simulated hour with 10,000 pods, ms of CPU");
 const GMP: Program = Program::Python(&["../gmp/fibonacci.py"]);
 
 /// Every contender.
@@ -239,6 +242,38 @@ pub(crate) const ROWS: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "lab-day-eks",
+        group: LAB_DAY,
+        about: "EKS: pods, the autoscaler, nodes, the queue",
+        program: Program::Contender("lab"),
+        variables: &[("WORK", "eks")],
+        ..ROW
+    },
+    Row {
+        name: "lab-day-million",
+        group: LAB_DAY,
+        about: "the same with a million times the requests",
+        program: Program::Contender("lab"),
+        variables: &[("WORK", "eks-million")],
+        ..ROW
+    },
+    Row {
+        name: "lab-day-lambda",
+        group: LAB_DAY,
+        about: "Lambda: environments, cold starts, throttling",
+        program: Program::Contender("lab"),
+        variables: &[("WORK", "lambda")],
+        ..ROW
+    },
+    Row {
+        name: "lab-pods",
+        group: LAB_PODS,
+        about: "240 syncs, each about 10,000 pods and two metrics",
+        program: Program::Contender("lab"),
+        variables: &[("WORK", "pods")],
+        ..ROW
+    },
+    Row {
         name: "next-postgres",
         group: Group::Next(Database::Postgres),
         about: "ours as shipped, with both log lines; a connection to the database for each client",
@@ -344,6 +379,34 @@ pub(crate) const GOALS: &[Goal] = &[
         figure: "micro",
         against: None,
         bound: Bound::Under(1.0),
+    },
+    Goal {
+        what: "a simulated day on EKS under 10 ms",
+        row: "lab-day-eks",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(10.0),
+    },
+    Goal {
+        what: "a simulated day on EKS under 10 ms, with a million times the requests",
+        row: "lab-day-million",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(10.0),
+    },
+    Goal {
+        what: "a simulated day on Lambda under 10 ms",
+        row: "lab-day-lambda",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(10.0),
+    },
+    Goal {
+        what: "a simulated hour with 10,000 pods under 100 ms",
+        row: "lab-pods",
+        figure: "micro",
+        against: None,
+        bound: Bound::Under(100.0),
     },
     Goal {
         what: "steps on PostgreSQL at least 0.9 of pgbench's, 16 clients",

@@ -3,7 +3,12 @@
 //! One file a subcommand: it names its arguments, reads what they name and prints; the lab itself is
 //! `math_service::lab`.
 
+mod compare;
+mod crossover;
 mod hpa;
+mod report;
+mod scenario;
+mod simulate;
 
 use std::{io::Write, process::ExitCode};
 
@@ -22,11 +27,17 @@ enum Command {
     /// The HorizontalPodAutoscaler of Kubernetes 1.32 and later, rule by rule
     #[command(subcommand)]
     Hpa(hpa::Command),
+    Simulate(simulate::Simulate),
+    Compare(compare::Compare),
+    Crossover(crossover::Find),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Hpa(command) => hpa::run(command),
+        Command::Simulate(command) => simulate::run(&command),
+        Command::Compare(command) => compare::run(&command),
+        Command::Crossover(command) => crossover::run(&command),
     };
     match outcome {
         Ok(code) => code,

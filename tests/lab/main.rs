@@ -1,0 +1,167 @@
+//! The lab's command from the outside: what docs/lab.md shows is what it prints.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn lab(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_math-lab"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = lab(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The page's blocks of commands: each command with what follows it.
+fn shown(page: &str) -> Vec<(Vec<&str>, String)> {
+    let mut commands: Vec<(Vec<&str>, String)> = Vec::new();
+    let mut is_open = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            is_open = line == "```console";
+        } else if is_open {
+            match line.strip_prefix("$ math-lab ") {
+                Some(command) => commands.push((command.split_whitespace().collect(), String::new())),
+                None if line.starts_with("$ ") => commands.push((Vec::new(), String::new())),
+                None => {
+                    let (_, output) = commands.last_mut().expect("output follows a command");
+                    output.push_str(line);
+                    output.push('\n');
+                }
+            }
+        }
+    }
+    commands
+}
+
+#[test]
+fn docs_lab_md_shows_what_its_commands_print() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lab.md")).unwrap();
+    let commands = shown(&page);
+    assert!(commands.iter().filter(|(command, _)| !command.is_empty()).count() >= 4);
+    for (command, expected) in
+        commands.iter().filter(|(command, output)| !command.is_empty() && !output.is_empty())
+    {
+        assert_eq!(&printed(command), expected, "math-lab {}", command.join(" "));
+    }
+}
+
+/// Figures in the page's sentences are those of its tables.
+#[test]
+fn amounts_in_the_text_of_docs_lab_md_are_in_its_outputs() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/lab.md")).unwrap();
+    let outputs: String = shown(&page).into_iter().map(|(_, output)| output).collect();
+    let mut is_open = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            is_open = !is_open;
+        } else if !is_open {
+            for word in line.split(|c: char| !(c.is_ascii_digit() || matches!(c, '$' | ',' | '.'))) {
+                let word = word.trim_end_matches(['.', ',']);
+                if word.starts_with('$') && word.len() > 1 {
+                    assert!(outputs.contains(word), "{word} in {line:?} is printed by no command");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn json_is_one_document_and_adds_up() {
+    let text = printed(&["compare", "--json", "--duration", "1h", "--traffic", "constant:20"]);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for target in ["eks", "lambda"] {
+        let requests = &document[target]["requests"];
+        let of = |name: &str| requests[name].as_f64().unwrap();
+        let out = of("served") + of("shed") + of("failed") + of("waiting");
+        assert!((of("arrived") - out).abs() < 1e-3, "{requests}");
+        assert!(document[target]["month"]["usd"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(document["verdict"]["reasons"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn charts_and_page_need_nothing_from_elsewhere() {
+    let directory = std::env::temp_dir().join(format!("math-lab-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (svg, html) = (directory.join("a.svg"), directory.join("a.html"));
+    let hour =
+        ["compare", "--duration", "1h", "--svg", svg.to_str().unwrap(), "--html", html.to_str().unwrap()];
+    printed(&hour);
+    let (svg, html) = (std::fs::read_to_string(&svg).unwrap(), std::fs::read_to_string(&html).unwrap());
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(svg.starts_with("<svg") && svg.matches("<polyline").count() >= 4, "{}", &svg[..200]);
+    assert!(html.contains("<svg") && html.contains("Take "));
+    for outside in ["src=", "href=", "@import", "<script"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn traffic_and_profile_come_from_files_too() {
+    let directory = std::env::temp_dir().join(format!("math-lab-files-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let profile = file("profile.json", r#"{"cpu_ms": 2, "wait_ms": 5}"#);
+    let arrived = |traffic: &str| {
+        let text = printed(&[
+            "simulate",
+            "lambda",
+            "--json",
+            "--duration",
+            "10m",
+            "--traffic",
+            traffic,
+            "--profile",
+            &profile,
+        ]);
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["requests"]["arrived"].as_f64().unwrap()
+    };
+    assert!(
+        (arrived(&file("spike.yaml", "shape: spike\nbase: 1\npeak: 9\nat: 60\nfor: 60\n")) - 1080.0).abs()
+            < 1e-6
+    );
+    assert!(
+        (arrived(&file("points.yaml", "{shape: points, points: [[0, 1], [300, 2]]}")) - 900.0).abs() < 1e-6
+    );
+    let history = "Timestamp,User Count,Type,Name,Requests/s\n100,1,,Aggregated,1\n103,1,,Aggregated,4\n";
+    assert!((arrived(&file("run_stats_history.csv", history)) - (3.0 + 597.0 * 4.0)).abs() < 1e-6);
+    let wrong = file("wrong.yaml", "shape: spike\nbase: 1\npeek: 9\nat: 60\nfor: 60\n");
+    let error = String::from_utf8(lab(&["simulate", "--traffic", &wrong]).stderr).unwrap();
+    assert!(error.contains("peek") && error.lines().count() == 1, "{error}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_said_in_a_line() {
+    for (arguments, expected) in [
+        (vec!["simulate", "--traffic", "wave:1..2"], "is no traffic"),
+        (vec!["simulate", "--traffic", "constant:-5"], "not between 0"),
+        (vec!["simulate", "--duration", "2y"], "no time"),
+        (vec!["simulate", "--duration", "400d"], "no time"),
+        (vec!["compare", "--profile", "gpu=1"], "a profile has no"),
+        (vec!["compare", "--manifests", "no-such-file"], "no-such-file"),
+        (vec!["compare", "--manifests", "k8s/overlays/demo"], "kubectl kustomize"),
+        (vec!["compare", "--region", "mars-north-1"], "no prices"),
+        (vec!["crossover", "--memory", "64"], "128 to 10240"),
+    ] {
+        let output = lab(&arguments);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
