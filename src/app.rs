@@ -13,11 +13,6 @@ use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
-#[cfg(feature = "jobs")]
-use crate::jobs::{
-    self, Jobs,
-    cluster::{Cluster, Location},
-};
 use crate::{
     addition::{self, Addition},
     auth::{
@@ -42,6 +37,14 @@ use crate::{
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         writer::Writer,
+    },
+};
+#[cfg(feature = "jobs")]
+use crate::{
+    config::EksCluster,
+    jobs::{
+        self, Jobs,
+        cluster::{Cluster, Location},
     },
 };
 
@@ -102,7 +105,7 @@ impl App {
             slots: Arc::new(Semaphore::new(processors)),
         }));
         let jobs = JobsApi::of(config);
-        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probe()));
+        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
@@ -197,17 +200,21 @@ impl App {
     }
 }
 
-/// The Jobs API as configured: its routes, and the cluster's part of `/health`.
+/// The Jobs API as configured: its routes, and the clusters' part of `/health`.
 #[cfg(feature = "jobs")]
 struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
 impl JobsApi {
     fn of(config: &Config) -> Self {
-        let eks_endpoint = config.aws.eks_endpoint.clone();
-        let at = |name| Location { name, region: config.eks_region.clone(), eks_endpoint };
+        let at = |cluster: &EksCluster| {
+            let EksCluster { name, region } = cluster.clone();
+            Cluster::new(Location { name, region, eks_endpoint: config.aws.eks_endpoint.clone() })
+        };
+        let clusters: Vec<_> = config.eks_clusters.iter().map(at).collect();
         Self(Jobs {
-            cluster: config.eks_cluster_name.clone().map(at).map(Cluster::new),
+            cluster: clusters.first().cloned(),
+            clusters,
             namespaces: config.jobs_namespaces.clone(),
             images: config.jobs_images.clone(),
             max_body_bytes: config.max_body_bytes,
@@ -215,8 +222,8 @@ impl JobsApi {
         })
     }
 
-    fn probe(&self) -> Option<health::ClusterProbe> {
-        self.0.cluster.clone().map(Cluster::probe)
+    fn probes(&self) -> Vec<health::ClusterProbe> {
+        self.0.clusters.iter().cloned().map(Cluster::probe).collect()
     }
 
     fn routes(self, access: &Access) -> Guarded {
@@ -234,8 +241,8 @@ impl JobsApi {
         Self
     }
 
-    fn probe(&self) -> Option<health::ClusterProbe> {
-        None
+    fn probes(&self) -> Vec<health::ClusterProbe> {
+        Vec::new()
     }
 
     fn routes(self, access: &Access) -> Guarded {

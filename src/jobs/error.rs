@@ -66,6 +66,11 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.status.is_already_exists())
     }
 
+    /// Whether Kubernetes said so itself.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code != StatusCode::UNAUTHORIZED)
+    }
+
     /// What the caller of this service is told. `draft` is what the caller wanted to create.
     pub(super) fn problem(self, call: &Call<'_>, draft: Option<&Draft>) -> Problem {
         match self {

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use axum::{
-    extract::{Path, Request, rejection::PathRejection},
+    extract::{FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
 };
 use serde_json::Value;
 
-use super::Jobs;
+use super::{CLUSTER, Jobs};
 use crate::{
     http::json,
     problem::{FieldError, Problem},
@@ -35,13 +35,27 @@ impl Jobs {
     }
 }
 
-/// What a path names.
-///
-/// # Errors
-/// 422 when it is no UTF-8.
-pub(super) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
-    let path = path.map(|Path(segments)| segments);
-    path.map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the path is no UTF-8"))
+/// What a path names, in its order, but for the cluster: a handler answers with and without one.
+pub(super) struct InPath<const N: usize>(pub(super) [String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for InPath<N> {
+    type Rejection = Problem;
+
+    /// # Errors
+    /// 422 when it is no UTF-8.
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let no_utf8 = |_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the path is no UTF-8");
+        let named = RawPathParams::from_request_parts(head, state).await.map_err(no_utf8)?;
+        let named = named.iter().filter(|(name, _)| *name != CLUSTER).map(|(_, value)| value.to_owned());
+        <[String; N]>::try_from(named.collect::<Vec<_>>()).map(Self).map_err(|named| {
+            tracing::error!(
+                expected = N,
+                found = named.len(),
+                "A handler has a route that names something else"
+            );
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this route is not what its handler expects")
+        })
+    }
 }
 
 /// A query's parameters. Unknown ones are ignored.

@@ -28,7 +28,11 @@ use hyper::{Request, Response, StatusCode, body::Bytes, http::HeaderValue};
 use kube::client::Body;
 use tower::Service;
 
-use self::{eks::Eks, health::LastProbe, server::Server};
+use self::{
+    eks::Eks,
+    health::{Known, LastProbe},
+    server::Server,
+};
 pub use self::{
     eks::{DEADLINE as DESCRIBE_DEADLINE, PERMISSION as DESCRIBE_PERMISSION},
     error::{Cause, ClusterError},
@@ -51,8 +55,10 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Cluster {
     name: Arc<str>,
+    region: Arc<str>,
     client: Arc<LazyClient>,
     last_probe: LastProbe,
+    known: Known,
 }
 
 /// Built by the first request: there is a runtime then, for its task.
@@ -81,27 +87,35 @@ impl Cluster {
     #[must_use]
     pub fn with(location: Location, credentials: Chain, clock: Clock) -> Self {
         let Location { name, region, eks_endpoint } = location;
-        let eks = Eks { name: name.clone(), region, endpoint: eks_endpoint, clock: clock.clone() };
+        let eks =
+            Eks { name: name.clone(), region: region.clone(), endpoint: eks_endpoint, clock: clock.clone() };
         let way = Way { eks, credentials, server: Lookup::new(clock), token: Mutex::default() };
         let transport = Transport(Arc::new(way));
-        Self::lazy(name, Box::new(move || kube::Client::new(transport, "default")))
+        Self::lazy(name, region, Box::new(move || kube::Client::new(transport, "default")))
     }
 
-    /// Any client, as that of a cluster with this name: tests bring scripted ones.
+    /// Any client, as that of a cluster with this name and in no region: tests bring scripted ones.
     #[must_use]
     pub fn around(name: impl Into<String>, client: kube::Client) -> Self {
-        Self::lazy(name.into(), Box::new(move || client))
+        Self::lazy(name.into(), String::new(), Box::new(move || client))
     }
 
-    fn lazy(name: String, client: Box<dyn FnOnce() -> kube::Client + Send + Sync>) -> Self {
+    fn lazy(name: String, region: String, client: Box<dyn FnOnce() -> kube::Client + Send + Sync>) -> Self {
         let client = Arc::new(LazyLock::new(client));
-        Self { name: name.into(), client, last_probe: LastProbe::default() }
+        let (last_probe, known) = (LastProbe::default(), Known::default());
+        Self { name: name.into(), region: region.into(), client, last_probe, known }
     }
 
     /// The cluster's name in EKS.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The AWS region that it is in.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
     }
 
     /// The client. Its errors tell why the cluster gave no answer: [`ClusterError::of`].

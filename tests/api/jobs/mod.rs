@@ -2,9 +2,11 @@
 //!
 //! - `routes`: every route, and every way in which the cluster may answer or not.
 //! - `callers`: every route, and every kind of caller.
+//! - `clusters`: several clusters, one of which is away.
 //! - `policy`: what a Job may ask for.
 
 mod callers;
+mod clusters;
 mod policy;
 mod routes;
 
@@ -64,6 +66,14 @@ pub(crate) struct Kubernetes(Arc<Mutex<Vec<Asked>>>);
 impl Kubernetes {
     /// Answers with `respond`.
     pub(crate) fn with(respond: impl FnMut(&Asked) -> Answer + Send + 'static) -> (Self, Cluster) {
+        Self::named("math", respond)
+    }
+
+    /// The same under another name than the other tests' cluster has.
+    pub(crate) fn named(
+        name: &str,
+        respond: impl FnMut(&Asked) -> Answer + Send + 'static,
+    ) -> (Self, Cluster) {
         let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<KubeBody>>();
         let (kubernetes, mut respond) = (Self::default(), respond);
         let asked = kubernetes.0.clone();
@@ -95,7 +105,7 @@ impl Kubernetes {
                 }
             }
         });
-        (kubernetes, Cluster::around("math", kube::Client::new(mock, "default")))
+        (kubernetes, Cluster::around(name, kube::Client::new(mock, "default")))
     }
 
     /// Answers these requests, in this order; any other is a surprise that it answers with 500.
@@ -136,6 +146,7 @@ pub(crate) struct Service {
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) others: Vec<Cluster>,
     pub(crate) issuer: Option<&'a TestIssuer>,
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
@@ -152,6 +163,7 @@ impl Setup<'_> {
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
         let access = Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None);
         let jobs = Jobs {
+            clusters: self.cluster.iter().chain(&self.others).cloned().collect(),
             cluster: self.cluster,
             namespaces: self.namespaces.unwrap_or("jobs-*,other").parse().unwrap(),
             images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
