@@ -43,8 +43,9 @@ use crate::{
 use crate::{
     config::EksCluster,
     jobs::{
-        self, Jobs,
+        self, Followed, Jobs,
         cluster::{Cluster, Location},
+        events::Delivery,
     },
 };
 
@@ -104,7 +105,7 @@ impl App {
             state: state.clone(),
             slots: Arc::new(Semaphore::new(processors)),
         }));
-        let jobs = JobsApi::of(config);
+        let jobs = JobsApi::of(config, target, &lifecycle);
         routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
         if target == Target::Container {
@@ -206,7 +207,7 @@ struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
 impl JobsApi {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, target: Target, lifecycle: &Lifecycle) -> Self {
         let at = |cluster: &EksCluster| {
             let EksCluster { name, region } = cluster.clone();
             Cluster::new(Location { name, region, eks_endpoint: config.aws.eks_endpoint.clone() })
@@ -219,6 +220,9 @@ impl JobsApi {
             images: config.jobs_images.clone(),
             max_body_bytes: config.max_body_bytes,
             call_deadline: jobs::call_deadline(config.request_timeout),
+            delivery: if target.streams() { Delivery::Live } else { Delivery::whole(config.request_timeout) },
+            lifecycle: lifecycle.clone(),
+            followed: Followed::default(),
         })
     }
 
@@ -237,7 +241,7 @@ struct JobsApi;
 
 #[cfg(not(feature = "jobs"))]
 impl JobsApi {
-    fn of(_: &Config) -> Self {
+    fn of(_: &Config, _: Target, _: &Lifecycle) -> Self {
         Self
     }
 

@@ -14,6 +14,7 @@ pub mod json;
 pub mod path;
 pub mod scheme;
 pub mod shortcut;
+pub mod stream;
 
 use axum::routing::MethodRouter;
 

@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::{CLUSTER, alias, clusters, in_cluster, job, namespaces};
+use super::{CLUSTER, alias, clusters, events, in_cluster, job, logs, namespaces};
 use crate::problem::Document;
 
 #[derive(OpenApi)]
@@ -21,7 +21,7 @@ use crate::problem::Document;
     paths(
         clusters::list,
         namespaces::create, namespaces::list, namespaces::show, namespaces::remove,
-        job::create, job::list, job::show, job::remove,
+        job::create, job::list, job::show, job::remove, logs::show, events::follow,
         alias::create_job, alias::delete_job, alias::job_status, alias::create_namespace, alias::delete_namespace,
     ),
     tags((name = "jobs", description = "Kubernetes Jobs on EKS, where a cluster is configured")),

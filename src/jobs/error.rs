@@ -66,6 +66,14 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.status.is_already_exists())
     }
 
+    /// Why one object has nothing to say, if that is all there is to it.
+    pub(super) fn of_the_object(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => refusal.of_the_object(),
+            _ => None,
+        }
+    }
+
     /// Whether Kubernetes said so itself.
     pub(super) fn is_an_answer(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.code != StatusCode::UNAUTHORIZED)
@@ -132,13 +140,26 @@ fn bad_gateway(detail: impl fmt::Display, call: &Call<'_>) -> Problem {
 /// A change that was not answered may have been made.
 fn unknown(call: &Call<'_>) -> &'static str {
     match call.verb {
-        Verb::Get | Verb::List => "",
+        Verb::Get | Verb::List | Verb::Watch => "",
         Verb::Create => "; it may have been created: with an Idempotency-Key you can safely ask again",
         Verb::Delete => "; it may have been deleted: look before you ask again",
     }
 }
 
 impl Refusal {
+    /// Why one object has nothing to say, in Kubernetes' words; `None` when the reason is who asks, or the whole cluster.
+    pub(super) fn of_the_object(&self) -> Option<String> {
+        match self.code {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Some(clipped(&self.status.message)),
+            // Those words name the node's address.
+            code if code.is_server_error() => {
+                self.log();
+                Some("its node does not answer".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     fn problem(self, call: &Call<'_>, draft: Option<&Draft>) -> Problem {
         match self.code {
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => self.invalid(call, draft),

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Pods of one Job that are looked at.
-const MOST_PODS: u32 = 100;
+pub(super) const MOST_PODS: u32 = 100;
 
 /// Some Jobs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -199,7 +199,7 @@ impl Jobs {
 }
 
 /// The selector of a Job's own pods, as Kubernetes made it: others may carry its name.
-fn pods_of(job: &Value) -> Option<String> {
+pub(super) fn pods_of(job: &Value) -> Option<String> {
     let labels = Pointer::root(job).at("spec").at("selector").at("matchLabels");
     let terms: Vec<_> = labels
         .members()

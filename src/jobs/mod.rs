@@ -15,6 +15,7 @@
 //!
 //! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
 //! - [`clusters`]: which clusters there are, and the same routes below each.
+//! - [`logs`], [`events`]: what a Job's pods write, and how it changes; `follow`: one watch for all who ask.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
 //! - [`docs`]: all of it for `/openapi.json`.
@@ -26,8 +27,11 @@ pub mod clusters;
 mod create;
 pub mod docs;
 mod error;
+pub mod events;
+mod follow;
 pub mod idempotency;
 pub mod job;
+pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod namespaces;
@@ -42,13 +46,16 @@ use axum::{
     http::{Method, StatusCode},
     routing::{MethodRouter, delete, get, post},
 };
+use kube::Client;
 use serde_json::Value;
 
+pub use self::follow::Followed;
 use self::{
     api::Call,
     cluster::Cluster,
     clusters::Everywhere,
     error::Failure,
+    events::Delivery,
     names::{Images, Namespaces},
 };
 use crate::{
@@ -56,6 +63,7 @@ use crate::{
         access::{Access, Guarded},
         scope::Scope,
     },
+    lifecycle::Lifecycle,
     problem::{FieldError, Problem},
 };
 
@@ -87,6 +95,10 @@ paths! {
     JOBS = "/namespaces/{namespace}/jobs";
     /// One of those.
     JOB = "/namespaces/{namespace}/jobs/{name}";
+    /// What its pods write.
+    LOGS = "/namespaces/{namespace}/jobs/{name}/logs";
+    /// How it changes.
+    EVENTS = "/namespaces/{namespace}/jobs/{name}/events";
 }
 
 /// All clusters.
@@ -121,6 +133,12 @@ pub struct Jobs {
     pub max_body_bytes: usize,
     /// Longest time for one call to Kubernetes.
     pub call_deadline: Duration,
+    /// How events are delivered.
+    pub delivery: Delivery,
+    /// Whether the process is to stop: events then end.
+    pub lifecycle: Lifecycle,
+    /// The Jobs that somebody follows.
+    pub followed: Followed,
 }
 
 /// What one call may take of a request's time: half, so that a second one still has some, and at most ten seconds.
@@ -168,6 +186,8 @@ fn table() -> Vec<Operation> {
         operation(Method::GET, JOBS, JobsRead, get(job::list)),
         operation(Method::GET, JOB, JobsRead, get(job::show)),
         operation(Method::DELETE, JOB, JobsWrite, delete(job::remove)),
+        operation(Method::GET, LOGS, JobsRead, get(logs::show)),
+        operation(Method::GET, EVENTS, JobsRead, get(events::follow)),
         operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),
         operation(Method::DELETE, DELETE_JOB, JobsWrite, delete(alias::delete_job)),
         operation(Method::GET, JOB_STATUS, JobsRead, get(alias::job_status)),
@@ -203,14 +223,21 @@ impl Jobs {
     }
 
     async fn send(&self, call: &Call<'_>) -> Result<Value, Failure> {
-        match &self.cluster {
-            Some(cluster) => {
-                let answer = api::send(cluster.client(), call, self.call_deadline).await;
-                cluster.saw(answer.as_ref().map_or_else(Failure::is_an_answer, |_| true));
-                answer
-            }
-            None => Err(Failure::Garbled("there is no cluster".to_owned())),
+        let answer = api::send(self.client()?, call, self.call_deadline).await;
+        self.noted(answer)
+    }
+
+    fn client(&self) -> Result<&Client, Failure> {
+        let cluster = self.cluster.as_ref().map(Cluster::client);
+        cluster.ok_or_else(|| Failure::Garbled("there is no cluster".to_owned()))
+    }
+
+    /// Remembers whether the cluster answered.
+    fn noted<T>(&self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if let Some(cluster) = &self.cluster {
+            cluster.saw(answer.as_ref().map_or_else(Failure::is_an_answer, |_| true));
         }
+        answer
     }
 
     /// The answer to a call whose failure needs no further thought.

@@ -85,14 +85,36 @@ impl<'a> Query<'a> {
     /// # Errors
     /// 422 when it is no such number.
     pub(super) fn limit(&self) -> Result<u32, Problem> {
-        let Some(limit) = self.one("limit")? else { return Ok(DEFAULT_LIMIT) };
+        Ok(self.number("limit", 1..=MOST)?.unwrap_or(DEFAULT_LIMIT))
+    }
+
+    /// A whole number within `range`.
+    ///
+    /// # Errors
+    /// 422 when it is none.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Result<Option<u32>, Problem> {
+        let Some(text) = self.one(name)? else { return Ok(None) };
         // Digits alone: Rust's own parser would take a sign too.
-        let digits = Some(limit).filter(|limit| limit.bytes().all(|byte| byte.is_ascii_digit()));
-        let limit = digits.and_then(|limit| limit.parse().ok()).filter(|limit| (1..=MOST).contains(limit));
-        limit.ok_or_else(|| {
-            let detail = format!("must be a whole number from 1 to {MOST}");
-            Problem::invalid(vec![FieldError::field("limit", detail)])
-        })
+        let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = digits.and_then(|text| text.parse().ok()).filter(|number| range.contains(number));
+        let expected = || format!("must be a whole number from {} to {}", range.start(), range.end());
+        number.map(Some).ok_or_else(|| Problem::invalid(vec![FieldError::field(name, expected())]))
+    }
+
+    /// `true` or `false`; `false` when it is not given.
+    ///
+    /// # Errors
+    /// 422 when it is neither.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::invalid(vec![FieldError::field(name, "must be true or false")])),
+        }
     }
 
     /// A parameter that Kubernetes understands, passed on as it is.

@@ -24,6 +24,14 @@ pub enum Target {
     Lambda,
 }
 
+impl Target {
+    /// Whether an answer may be sent while it is still being made. Lambda's HTTP APIs wait for its end.
+    #[must_use]
+    pub fn streams(self) -> bool {
+        self == Self::Container
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -8,6 +8,8 @@
 //! - When no connection can be made, EKS is asked again, at most every 5 s ([`PAUSE`]). If the API server has moved or has
 //!   a new authority, the request, which never left, goes there.
 //! - Nothing else is repeated: what became of such a request is unknown.
+//! - An answer is read in full, within a deadline; but a watch's (`watch=true`) is passed on as it comes, and whoever reads
+//!   it keeps the time.
 
 mod eks;
 mod error;
@@ -23,15 +25,14 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, http::HeaderValue};
+use hyper::{Request, Response, StatusCode, http::HeaderValue};
 use kube::client::Body;
 use tower::Service;
 
 use self::{
     eks::Eks,
     health::{Known, LastProbe},
-    server::Server,
+    server::{AnswerBody, Server},
 };
 pub use self::{
     eks::{DEADLINE as DESCRIBE_DEADLINE, PERMISSION as DESCRIBE_PERMISSION},
@@ -151,7 +152,7 @@ struct Minted {
 }
 
 impl Service<Request<Body>> for Transport {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<AnswerBody>;
     type Error = ClusterError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -170,7 +171,7 @@ impl Service<Request<Body>> for Transport {
 }
 
 impl Way {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, ClusterError> {
+    async fn send(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClusterError> {
         let (head, body) = request.into_parts();
         // In full, because it may have to be sent again.
         let body = body.collect_bytes().await.map_err(|error| ClusterError::Broken(Arc::new(error)))?;

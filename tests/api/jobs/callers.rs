@@ -3,8 +3,8 @@
 use math_service::{
     auth::scope::Scope,
     jobs::{
-        self, CLUSTERS, CREATE_JOB, CREATE_NAMESPACE, DELETE_JOB, DELETE_NAMESPACE, JOB, JOB_STATUS, JOBS,
-        NAMESPACE, NAMESPACES,
+        self, CLUSTERS, CREATE_JOB, CREATE_NAMESPACE, DELETE_JOB, DELETE_NAMESPACE, EVENTS, JOB, JOB_STATUS,
+        JOBS, LOGS, NAMESPACE, NAMESPACES,
     },
 };
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ fn sample(method: &str, route: &str, namespace: &str) -> (String, Option<Value>)
     match (method, alone.as_str()) {
         ("POST", NAMESPACES) => (path, Some(json!({"name": namespace}))),
         ("POST", JOBS) => (path, Some(job)),
-        ("GET", CLUSTERS | NAMESPACES | NAMESPACE | JOBS | JOB) | ("DELETE", NAMESPACE | JOB) => (path, None),
+        ("GET", CLUSTERS | NAMESPACES | NAMESPACE | JOBS | JOB | LOGS | EVENTS)
+        | ("DELETE", NAMESPACE | JOB) => (path, None),
         ("POST", CREATE_JOB) => (path, Some(json!({"namespace": namespace, "job_manifest": manifest}))),
         ("POST", CREATE_NAMESPACE) => (path, Some(json!({"namespace": namespace}))),
         ("GET", JOB_STATUS) | ("DELETE", DELETE_JOB) => {
@@ -40,7 +41,13 @@ fn sample(method: &str, route: &str, namespace: &str) -> (String, Option<Value>)
 /// A Kubernetes that has everything, and lets everything happen.
 fn agreeable(asked: &Asked) -> Answer {
     let object = json!({"metadata": {"name": "a", "uid": "u-1", "labels": {"app.kubernetes.io/managed-by": "math-service"}}});
+    // One that has ended: whoever follows it gets an answer that ends.
+    let mut ended = object.clone();
+    ended["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
     match asked.method.as_str() {
+        _ if asked.path.contains("metadata.name") => {
+            Answer::Json(200, json!({"metadata": {"resourceVersion": "1"}, "items": [ended]}))
+        }
         "POST" => Answer::Json(201, asked.body.clone()),
         _ if asked.path.contains('?') || asked.path.ends_with('s') => Answer::Json(200, json!({"items": []})),
         _ => Answer::Json(200, object),

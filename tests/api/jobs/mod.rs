@@ -3,10 +3,13 @@
 //! - `routes`: every route, and every way in which the cluster may answer or not.
 //! - `callers`: every route, and every kind of caller.
 //! - `clusters`: several clusters, one of which is away.
+//! - `events`, `logs`: how a Job changes, and what its pods write.
 //! - `policy`: what a Job may ask for.
 
 mod callers;
 mod clusters;
+mod events;
+mod logs;
 mod policy;
 mod routes;
 
@@ -16,7 +19,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{body::Body, extract::Request};
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+};
+use futures_util::stream::unfold;
 use http_body_util::BodyExt;
 use hyper::Response;
 use kube::client::Body as KubeBody;
@@ -25,13 +32,15 @@ use math_service::{
     auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens},
     config::Config,
     jobs::{
-        self, Jobs,
+        self, Followed, Jobs,
         cluster::{Cluster, ClusterError},
+        events::Delivery,
     },
     lifecycle::Lifecycle,
     telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     access::{Folder, NOW, everybody},
@@ -55,6 +64,8 @@ pub(crate) enum Answer {
     Json(u16, Value),
     Later(u16, u64, Value),
     Text(u16, &'static str),
+    /// Goes on as long as somebody has the other end.
+    Stream(UnboundedReceiver<String>),
     Fails(ClusterError),
     Never,
 }
@@ -74,7 +85,7 @@ impl Kubernetes {
         name: &str,
         respond: impl FnMut(&Asked) -> Answer + Send + 'static,
     ) -> (Self, Cluster) {
-        let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<KubeBody>>();
+        let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<Body>>();
         let (kubernetes, mut respond) = (Self::default(), respond);
         let asked = kubernetes.0.clone();
         tokio::spawn(async move {
@@ -99,6 +110,13 @@ impl Kubernetes {
                     }
                     Answer::Text(code, text) => {
                         send.send_response(response(code).body(text.as_bytes().to_vec().into()).unwrap());
+                    }
+                    Answer::Stream(parts) => {
+                        let parts = unfold(parts, |mut parts| async move {
+                            let part = Bytes::from(parts.recv().await?);
+                            Some((Ok::<_, std::io::Error>(part), parts))
+                        });
+                        send.send_response(response(200).body(Body::from_stream(parts)).unwrap());
                     }
                     Answer::Fails(error) => send.send_error(error),
                     Answer::Never => unanswered.push(send),
@@ -139,7 +157,7 @@ pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
 
 /// The service before that Kubernetes.
 pub(crate) struct Service {
-    app: App,
+    pub(crate) app: App,
     _folder: Folder,
 }
 
@@ -151,6 +169,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
     pub(crate) call_deadline: Option<Duration>,
+    pub(crate) delivery: Option<Delivery>,
+    pub(crate) max_in_flight: Option<&'a str>,
 }
 
 impl Setup<'_> {
@@ -162,6 +182,7 @@ impl Setup<'_> {
             .issuer
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
         let access = Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None);
+        let lifecycle = Lifecycle::default();
         let jobs = Jobs {
             clusters: self.cluster.iter().chain(&self.others).cloned().collect(),
             cluster: self.cluster,
@@ -169,11 +190,15 @@ impl Setup<'_> {
             images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
             max_body_bytes: 65_536,
             call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
+            delivery: self.delivery.unwrap_or(Delivery::Live),
+            lifecycle: lifecycle.clone(),
+            followed: Followed::default(),
         };
         let guarded = jobs::routes(jobs, &access);
-        let config = Config::from_env(|_| None).unwrap();
+        let max = self.max_in_flight.map(str::to_owned);
+        let config = Config::from_env(|name| max.clone().filter(|_| name == "MAX_IN_FLIGHT")).unwrap();
         let metrics = Metrics::new(None, false).unwrap();
-        let app = App::around(vec![], guarded, &config, Lifecycle::default(), metrics).unwrap();
+        let app = App::around(vec![], guarded, &config, lifecycle, metrics).unwrap();
         Service { app, _folder: folder }
     }
 }
