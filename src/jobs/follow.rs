@@ -249,19 +249,42 @@ impl Jobs {
         if let Some(follower) = self.followed.join(&key, since) {
             return Ok(follower);
         }
-        let seen = self.begin_at(namespace, name, since).await?;
+        let (seen, watches) = self.begin(namespace, name, since).await?;
         // Another may have been as fast.
         if let Some(follower) = self.followed.join(&key, since) {
             return Ok(follower);
         }
         let told = Told::new(&seen);
-        let task = tokio::spawn(self.clone().follow(seen, told.clone()));
+        let task = tokio::spawn(self.clone().follow(seen, watches, told.clone()));
         let following = Arc::new(Following { told, task });
         let is_known =
             |id: &Id| following.told.history().changes.back().is_some_and(|change| change.id.hash == id.hash);
         let next = u64::from(since.is_some_and(is_known));
         self.followed.add(key, &following);
         Ok(Follower::new(following, next))
+    }
+
+    /// Where to begin, and the watches from there: whoever may not watch, or cannot, is told so at once.
+    async fn begin(
+        self: &Arc<Self>,
+        namespace: &str,
+        name: &str,
+        since: Option<&Id>,
+    ) -> Result<(Seen, Watches), Problem> {
+        let seen = self.begin_at(namespace, name, since).await?;
+        let mut watches = Watches::new(self, &seen);
+        match watches.open().await {
+            Ok(()) => Ok((seen, watches)),
+            // The past can still be listed, but not what happened since.
+            Err((_, failure)) if failure.is(StatusCode::GONE) => {
+                let seen = self.begin_at(namespace, name, None).await?;
+                let watches = Watches::new(self, &seen);
+                Ok((seen, watches))
+            }
+            Err((resource, failure)) => {
+                Err(failure.problem(&Call::new(Verb::Watch, resource).within(namespace), None))
+            }
+        }
     }
 
     /// How the Job was at the revision of `since`, or else how it is.
@@ -316,7 +339,7 @@ impl Jobs {
     }
 
     /// Tells of every change, until there can be none any more.
-    async fn follow(self: Arc<Self>, mut seen: Seen, told: Told) {
+    async fn follow(self: Arc<Self>, mut seen: Seen, mut watches: Watches, told: Told) {
         let end = loop {
             if seen.is_finished() {
                 // The last words of its pods come by another watch, and may not be here yet.
@@ -326,47 +349,19 @@ impl Jobs {
                 told.tell(&seen);
                 break End::Finished;
             }
-            if let Some(end) = self.watch(&mut seen, &told).await {
+            if let Some(end) = watches.follow(&mut seen, &told).await {
                 break end;
             }
-            if seen.is_finished() {
-                continue;
+            if !seen.is_finished() {
+                match self.look_again(&seen).await {
+                    Some(now) if now.uid() == seen.uid() => seen.replace(now),
+                    _ => break End::Gone,
+                }
+                told.tell(&seen);
             }
-            match self.look_again(&seen).await {
-                Some(now) if now.uid() == seen.uid() => seen.replace(now),
-                _ => break End::Gone,
-            }
-            told.tell(&seen);
+            watches = Watches::new(&self, &seen);
         };
         told.end(end);
-    }
-
-    /// Follows both watches until the Job has ended, or they have to begin anew.
-    async fn watch(&self, seen: &mut Seen, told: &Told) -> Option<End> {
-        let job = jobs_call(Verb::Watch, &seen.namespace, &seen.name);
-        let selector = seen.selector.clone();
-        let pods = selector.as_deref().map(|selector| pods_call(Verb::Watch, &seen.namespace, selector));
-        let (namespace, name) = (seen.namespace.clone(), seen.name.clone());
-        tracing::debug!(namespace, name, "Watching a Job");
-        let job = Upstream::new(self, owned(&job), seen.job_version.clone()).events();
-        let pods = stream::iter(
-            pods.map(|call| Upstream::new(self, owned(&call), seen.pods_version.clone()).events()),
-        );
-        let mut events = std::pin::pin!(stream::select(job, pods.flatten()));
-        while let Some(event) = events.next().await {
-            match event {
-                Event::Changed { kind, object, .. } if kind == "DELETED" && seen.is_the_job(&object) => {
-                    return Some(End::Gone);
-                }
-                Event::Changed { kind, object, revision } => seen.apply(&kind, object, &revision),
-                Event::Expired => return None,
-            }
-            if seen.is_finished() {
-                return None;
-            }
-            told.tell(seen);
-        }
-        None
     }
 
     /// How it is now, as soon as the cluster says so; `None` when there is no such Job.
@@ -523,9 +518,57 @@ fn slim_pod(pod: &Value) -> Value {
 
 // ---------------------------------------------------------------- one watch
 
+/// Those that following a Job takes.
+struct Watches {
+    job: Upstream,
+    pods: Option<Upstream>,
+}
+
+impl Watches {
+    /// From where `seen` ends. Nothing is asked yet.
+    fn new(jobs: &Arc<Jobs>, seen: &Seen) -> Self {
+        let job = jobs_call(Verb::Watch, &seen.namespace, &seen.name);
+        let selector = seen.selector.as_deref();
+        let pods = selector.map(|selector| pods_call(Verb::Watch, &seen.namespace, selector));
+        Self {
+            job: Upstream::new(jobs, &job, &seen.job_version),
+            pods: pods.map(|call| Upstream::new(jobs, &call, &seen.pods_version)),
+        }
+    }
+
+    /// Begins them, so that it is known whether they can be.
+    async fn open(&mut self) -> Result<(), (Resource, Failure)> {
+        for upstream in std::iter::once(&mut self.job).chain(&mut self.pods) {
+            let opened = upstream.open().await;
+            upstream.lines = Some(opened.map_err(|failure| (upstream.call.resource, failure))?);
+        }
+        Ok(())
+    }
+
+    /// Follows both until the Job has ended (the watches say how, or the Job does), or they have to begin anew.
+    async fn follow(self, seen: &mut Seen, told: &Told) -> Option<End> {
+        let pods = stream::iter(self.pods.map(Upstream::events)).flatten();
+        let mut events = std::pin::pin!(stream::select(self.job.events(), pods));
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Changed { kind, object, .. } if kind == "DELETED" && seen.is_the_job(&object) => {
+                    return Some(End::Gone);
+                }
+                Event::Changed { kind, object, revision } => seen.apply(&kind, object, &revision),
+                Event::Expired => return None,
+            }
+            if seen.is_finished() {
+                return None;
+            }
+            told.tell(seen);
+        }
+        None
+    }
+}
+
 /// A watch that is begun again, after the last thing that it told, whenever it ends.
-struct Upstream<'a> {
-    jobs: &'a Jobs,
+struct Upstream {
+    jobs: Arc<Jobs>,
     call: Owned,
     version: String,
     lines: Option<Lines>,
@@ -559,23 +602,20 @@ fn pods_call<'a>(verb: Verb, namespace: &'a str, selector: &str) -> Call<'a> {
     Call::new(verb, Resource::Pods).within(namespace).with("labelSelector", Some(selector))
 }
 
-fn owned(call: &Call<'_>) -> Owned {
-    Owned {
-        resource: call.resource,
-        namespace: call.namespace.unwrap_or_default().to_owned(),
-        query: call.query.clone(),
-    }
-}
-
-impl<'a> Upstream<'a> {
-    fn new(jobs: &'a Jobs, call: Owned, version: String) -> Self {
-        Self { jobs, call, version, lines: None, pause: PAUSES.0 }
+impl Upstream {
+    fn new(jobs: &Arc<Jobs>, call: &Call<'_>, version: &str) -> Self {
+        let call = Owned {
+            resource: call.resource,
+            namespace: call.namespace.unwrap_or_default().to_owned(),
+            query: call.query.clone(),
+        };
+        Self { jobs: jobs.clone(), call, version: version.to_owned(), lines: None, pause: PAUSES.0 }
     }
 
     /// What happens, as it happens. Ends only with [`Event::Expired`].
-    fn events(self) -> impl Stream<Item = Event> + Send + 'a {
+    fn events(self) -> impl Stream<Item = Event> + Send {
         stream::unfold(Some(self), |upstream| async move {
-            let mut upstream: Upstream<'a> = upstream?;
+            let mut upstream: Upstream = upstream?;
             match upstream.next().await {
                 Event::Expired => Some((Event::Expired, None)),
                 event => Some((event, Some(upstream))),
@@ -590,7 +630,15 @@ impl<'a> Upstream<'a> {
                     Ok(lines) => self.lines = Some(lines),
                     Err(failure) if failure.is(StatusCode::GONE) => return Event::Expired,
                     Err(failure) => {
-                        tracing::debug!(?failure, "Could not watch");
+                        // Once: it may go on for as long as somebody follows.
+                        if self.pause == PAUSES.0 {
+                            let resource = self.call.resource.name();
+                            tracing::warn!(
+                                resource,
+                                ?failure,
+                                "Lost a watch on the cluster, and goes on trying"
+                            );
+                        }
                         self.rest().await;
                     }
                 }

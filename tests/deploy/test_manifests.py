@@ -332,10 +332,10 @@ def test_the_jobs_overlay_binds_its_rights_to_nothing_but_the_group_of_the_acces
     # EKS refuses groups of these names.
     assert not subject["name"].startswith(("system:", "eks:", "aws:", "amazon:", "iam:"))
     granted = {(group, resource): rule["verbs"] for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]}
-    assert granted.keys() == {("", "namespaces"), ("batch", "jobs"), ("", "pods")}
+    assert granted.keys() == {("", "namespaces"), ("batch", "jobs"), ("", "pods"), ("", "pods/log")}
     assert "*" not in sum(granted.values(), [])
     # Reading what a pod runs is one thing; nothing of it is changed, and no Secret is read.
-    assert granted["", "pods"] == ["list"]
+    assert granted["", "pods"] == ["list", "watch"]
 
 
 def test_the_jobs_overlay_reaches_aws_the_cluster_and_the_agent_of_pod_identity(overlay):

@@ -1,9 +1,11 @@
 """The rights that k8s/overlays/jobs grants: each is needed by some request, and no request needs another."""
 
+import contextlib
 import copy
 import itertools
 
 import pytest
+from apiserver import wait_for
 from eks import CLUSTER, shipped
 from service import IMAGE, TARGETS, serving
 
@@ -19,6 +21,14 @@ GRANTED = [
 def service(request, cluster, granted, tmp_path_factory):
     with serving(request.param, cluster, tmp_path_factory.mktemp("service")) as service:
         yield service
+
+
+def read_what_its_pods_do(service, namespace: str) -> list:
+    """Logs are asked of pods alone, so there has to be one, if it can be seen and made; the events' answer goes on."""
+    job = service.jobs(namespace, "a")
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: service.call("GET", job).body.get("pods", True), "a pod", patience=10)
+    return [service.call("GET", f"{job}/logs", raw=True), service.begins(f"{job}/events")]
 
 
 def tour(service) -> list:
@@ -40,6 +50,7 @@ def tour(service) -> list:
         service.call("POST", "/api/eks-create-job", {"namespace": namespace, "job_manifest": {**manifest, "metadata": {"name": "d"}}}),
         service.call("GET", f"/api/eks-job-status?namespace={namespace}&job_name=d"),
         service.call("DELETE", f"/api/eks-delete-job?namespace={namespace}&job_name=d"),
+        *read_what_its_pods_do(service, namespace),
         service.call("DELETE", service.jobs(namespace, "a")),
         service.call("DELETE", path),
         service.call("GET", "/api/v1/clusters"),
@@ -62,6 +73,8 @@ def test_the_tour_takes_every_route_of_the_api(service):
             "/api/v1/namespaces/{namespace}": ["GET", "DELETE"],
             "/api/v1/namespaces/{namespace}/jobs": ["GET", "POST"],
             "/api/v1/namespaces/{namespace}/jobs/{name}": ["GET", "DELETE"],
+            "/api/v1/namespaces/{namespace}/jobs/{name}/logs": ["GET"],
+            "/api/v1/namespaces/{namespace}/jobs/{name}/events": ["GET"],
             "/api/eks-create-job": ["POST"],
             "/api/eks-job-status": ["GET"],
             "/api/eks-delete-job": ["DELETE"],
@@ -102,6 +115,7 @@ def test_without_any_right_every_route_says_which_it_lacks(service, cluster):
         answers = tour(service)
     finally:
         cluster.api.apply(ROLE)
+    # The list of clusters asks none of them.
     answers = [answer for answer in answers if answer.status != 200 or "default" not in answer.body["items"][0]]
     assert {answer.status for answer in answers} == {403}
     assert all(any(f"{verb} {resource}" in answer.body["detail"] for _, resource, verb in GRANTED) for answer in answers), [

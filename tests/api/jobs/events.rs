@@ -56,6 +56,7 @@ impl State {
             return Answer::Json(410, status(410, "Expired", "too old resource version"));
         }
         if asked.path.contains("watch=true") {
+            assert!(asked.path.contains("allowWatchBookmarks=true&timeoutSeconds=30"), "{}", asked.path);
             let (send, receive) = unbounded_channel();
             self.watches[of_pods].push(send);
             return Answer::Stream(receive);
@@ -423,4 +424,26 @@ async fn a_stream_counts_as_a_request_for_as_long_as_it_goes_on() {
     drop(first);
     Client::open(&service, None).await;
     drop(second);
+}
+
+#[tokio::test]
+async fn whoever_may_not_watch_is_told_so_before_anything_else() {
+    let (_, cluster) = Kubernetes::with(|asked| match asked.path.contains("watch=true") {
+        true => {
+            let message = "pods is forbidden: User \"x\" cannot watch resource \"pods\" in API group \"\"";
+            match asked.path.contains("/pods?") {
+                true => Answer::Json(403, status(403, "Forbidden", message)),
+                false => Answer::Json(200, json!({})),
+            }
+        }
+        false => Answer::Json(
+            200,
+            json!({"metadata": {"resourceVersion": "1"}, "items": [
+            {"metadata": {"name": "a", "uid": "u"}, "spec": {"selector": {"matchLabels": {"c": "u"}}}}]}),
+        ),
+    });
+    let service = Setup { cluster: Some(cluster), ..Setup::default() }.start();
+    let reply = service.get(EVENTS).await;
+    assert_eq!(reply.status, 403);
+    assert!(reply.text().contains("may not watch pods in the namespace jobs-a"), "{}", reply.text());
 }
