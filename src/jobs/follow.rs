@@ -319,7 +319,9 @@ impl Jobs {
             .with("resourceVersionMatch", exactly);
         let list = self.send(&call).await?;
         let Some(job) = list.get("items").and_then(|items| items.get(0)).cloned() else { return Ok(None) };
-        let mut seen = Seen::new(namespace, name, job, version(&list));
+        // Of an exact list of one object, some versions of Kubernetes say that it is of now.
+        let at = |list: &Value| revision.map_or_else(|| version(list), |revision| revision.to_string());
+        let mut seen = Seen::new(namespace, name, job, at(&list));
         let Some(selector) = seen.selector.clone() else { return Ok(Some(seen)) };
         let mut next: Option<String> = None;
         loop {
@@ -330,7 +332,7 @@ impl Jobs {
                 .with("resourceVersionMatch", exactly.filter(|_| first))
                 .with("continue", next);
             let page = self.send(&call).await?;
-            seen.add_pods(&page);
+            seen.add_pods(&page, at(&page));
             next = super::namespaces::next(&page);
             if next.is_none() {
                 return Ok(Some(seen));
@@ -439,9 +441,9 @@ impl Seen {
         self.revision = self.revision.max(version.parse().unwrap_or(0));
     }
 
-    fn add_pods(&mut self, list: &Value) {
-        self.pods_version = version(list);
-        self.see(&self.pods_version.clone());
+    fn add_pods(&mut self, list: &Value, version: String) {
+        self.see(&version);
+        self.pods_version = version;
         for pod in list.get("items").and_then(Value::as_array).into_iter().flatten() {
             self.pods.insert(name_of(pod), slim_pod(pod));
         }

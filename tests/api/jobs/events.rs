@@ -62,7 +62,8 @@ impl State {
             return Answer::Stream(receive);
         }
         let items = if of_pods == 1 || self.is_gone { vec![] } else { vec![self.job()] };
-        let revision = since.unwrap_or(self.revision).to_string();
+        // As Kubernetes 1.20 does: of one object, even an exact list says that it is of now.
+        let revision = self.revision.to_string();
         Answer::Json(200, json!({"metadata": {"resourceVersion": revision}, "items": items}))
     }
 }
