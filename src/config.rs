@@ -89,6 +89,7 @@ pub const SETTINGS: &[Setting] = &[
         "use a SQLite file even inside Kubernetes or on Lambda, where several processes would each have their own",
     ),
     setting("SESSION_TTL", "30d", "a session's sequence is removed so long after its last step"),
+    setting("HISTORY_TTL", "30d", "how long the history of Jobs and the audit are kept"),
     setting(
         "TRUSTED_PROXIES",
         "",
@@ -131,6 +132,11 @@ pub const SETTINGS: &[Setting] = &[
         "JOBS_IMAGES",
         "",
         "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
+    ),
+    setting(
+        "JOBS_LEASE_NAMESPACE",
+        "",
+        "the namespace of the Lease, in each cluster, by which one replica at a time writes the history of Jobs, such as the service's own; without it none of them does",
     ),
     setting(
         "AUTH_TOKENS_FILE",
@@ -190,8 +196,12 @@ pub struct Config {
     pub allow_embedded_store: bool,
     /// How long after its last step a session's sequence is removed.
     pub session_ttl: Duration,
+    /// How long the history of Jobs and the audit are kept.
+    pub history_ttl: Duration,
     /// Whether this process runs in a pod: what Kubernetes itself says, not a setting.
     pub in_kubernetes: bool,
+    /// The machine's name as the system tells it, in a pod the pod's: not a setting.
+    pub host_name: Option<String>,
     /// What AWS's own variables say: not settings, set by Lambda, EKS or `aws configure`.
     pub aws: AwsEnvironment,
     /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
@@ -212,6 +222,9 @@ pub struct Config {
     /// Images that Jobs may run.
     #[cfg(feature = "jobs")]
     pub jobs_images: Images,
+    /// Where the Lease is by which one replica at a time watches Jobs.
+    #[cfg(feature = "jobs")]
+    pub jobs_lease_namespace: Option<String>,
     /// The tokens that were given out by hand.
     pub auth_tokens_file: Option<PathBuf>,
     /// How often one caller may call the API below `/api/`.
@@ -247,7 +260,9 @@ impl Config {
             state_connections: env.read("STATE_CONNECTIONS", positive_number)?,
             allow_embedded_store: env.read("ALLOW_EMBEDDED_STORE", boolean)?,
             session_ttl: env.read("SESSION_TTL", lifetime)?,
+            history_ttl: env.read("HISTORY_TTL", lifetime)?,
             in_kubernetes: env.given("KUBERNETES_SERVICE_HOST").is_some(),
+            host_name: env.given("HOSTNAME"),
             aws: AwsEnvironment::of(&env),
             trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
             cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
@@ -259,6 +274,8 @@ impl Config {
             jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
             #[cfg(feature = "jobs")]
             jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_lease_namespace: env.read("JOBS_LEASE_NAMESPACE", optional(namespace))?,
             auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
             jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
@@ -502,6 +519,14 @@ fn lifetime(value: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration from a second to a year, such as 12h or 30d".to_owned())
 }
 
+#[cfg(feature = "jobs")]
+fn namespace(value: &str) -> Result<String, String> {
+    match crate::jobs::names::is_label(value) {
+        true => Ok(value.to_owned()),
+        false => Err("the name of a namespace".to_owned()),
+    }
+}
+
 fn optional<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> impl FnOnce(&str) -> Result<Option<T>, String> {
@@ -716,6 +741,7 @@ mod tests {
             ("EKS_CLUSTERS", "a@eu-west-2,a@us-east-1", "no two clusters of the same name"),
             ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
             ("AWS_REGION", "Frankfurt", "an AWS region"),
+            ("JOBS_LEASE_NAMESPACE", "my namespace", "the name of a namespace"),
             ("JOBS_NAMESPACES", "kube-system", "no kube-* namespaces"),
             ("JOBS_NAMESPACES", "a*b", "optional * at its end"),
             ("JOBS_IMAGES", "busybox:1.37", "repositories without tag"),

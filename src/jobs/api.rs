@@ -26,6 +26,7 @@ pub(super) enum Verb {
     List,
     Watch,
     Create,
+    Update,
     Delete,
 }
 
@@ -35,6 +36,7 @@ pub(super) enum Resource {
     Namespaces,
     Jobs,
     Pods,
+    Leases,
     /// Of one pod.
     Logs,
 }
@@ -75,6 +77,7 @@ impl<'a> Call<'a> {
     fn path(&self) -> String {
         let group = match self.resource {
             Resource::Jobs => "/apis/batch/v1",
+            Resource::Leases => "/apis/coordination.k8s.io/v1",
             Resource::Namespaces | Resource::Pods | Resource::Logs => "/api/v1",
         };
         let namespace = self.namespace.map_or(String::new(), |namespace| format!("/namespaces/{namespace}"));
@@ -101,11 +104,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether to send it again after `failure`. A delete whose answer was lost would find nothing and seem to have failed;
-    /// a create finds what it made, by its name and its marks.
+    /// Whether to send it again after `failure`. A delete whose answer was lost would find nothing and seem to have failed, an
+    /// update would meet its own; a create finds what it made, by its name and its marks. Watches are begun again by whoever
+    /// watches.
     fn may_repeat(&self, failure: &Failure) -> bool {
         match failure {
-            Failure::Cluster(ClusterError::Broken(_)) | Failure::Transport(_) => self.verb != Verb::Delete,
+            Failure::Cluster(ClusterError::Broken(_)) | Failure::Transport(_) => {
+                matches!(self.verb, Verb::Get | Verb::List | Verb::Create)
+            }
             Failure::Cluster(ClusterError::Unreachable(_)) => matches!(self.verb, Verb::Get | Verb::List),
             _ => false,
         }
@@ -119,6 +125,7 @@ impl Verb {
             Self::Get => "get",
             Self::List => "list",
             Self::Watch => "watch",
+            Self::Update => "update",
             Self::Create => "create",
             Self::Delete => "delete",
         }
@@ -127,6 +134,7 @@ impl Verb {
     fn method(self) -> Method {
         match self {
             Self::Get | Self::List | Self::Watch => Method::GET,
+            Self::Update => Method::PUT,
             Self::Create => Method::POST,
             Self::Delete => Method::DELETE,
         }
@@ -140,6 +148,7 @@ impl Resource {
             Self::Namespaces => "namespaces",
             Self::Jobs => "jobs",
             Self::Pods => "pods",
+            Self::Leases => "leases",
             Self::Logs => "pods/log",
         }
     }
@@ -231,6 +240,14 @@ mod tests {
                     .with("labelSelector", Some("a in (b, c)"))
                     .with("limit", None::<u8>),
                 "/api/v1/namespaces/n/pods?labelSelector=a+in+%28b%2C+c%29",
+            ),
+            (
+                Call::new(Verb::Watch, Resource::Jobs).with("watch", Some(true)),
+                "/apis/batch/v1/jobs?watch=true",
+            ),
+            (
+                Call::new(Verb::Update, Resource::Leases).within("n").named("l"),
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
             ),
         ] {
             assert_eq!(call.path(), path);

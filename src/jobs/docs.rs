@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::{CLUSTER, alias, clusters, events, in_cluster, job, logs, namespaces};
+use super::{CLUSTER, alias, clusters, events, in_cluster, job, logs, namespaces, past};
 use crate::problem::Document;
 
 #[derive(OpenApi)]
@@ -21,7 +21,7 @@ use crate::problem::Document;
     paths(
         clusters::list,
         namespaces::create, namespaces::list, namespaces::show, namespaces::remove,
-        job::create, job::list, job::show, job::remove, logs::show, events::follow,
+        job::create, job::list, job::show, job::remove, logs::show, events::follow, past::show,
         alias::create_job, alias::delete_job, alias::job_status, alias::create_namespace, alias::delete_namespace,
     ),
     tags((name = "jobs", description = "Kubernetes Jobs on EKS, where a cluster is configured")),
@@ -94,7 +94,7 @@ const ALWAYS: [(&str, &str); 9] = [
     ("502", "The cluster cannot be reached, or not trusted, or does not know this service"),
     (
         "503",
-        "Too many requests at once, the issuer's keys cannot be had, the audit line cannot be written, or shutting down",
+        "Too many requests at once, the issuer's keys or the state store cannot be had, the audit line cannot be written, or shutting down",
     ),
     ("504", "The cluster did not answer in time"),
 ];

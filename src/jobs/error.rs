@@ -66,6 +66,23 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.status.is_already_exists())
     }
 
+    /// Whether an answer began and did not end well.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::Garbled(_) | Self::Cluster(ClusterError::Broken(_)))
+    }
+
+    /// For the log.
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Self::Refused(refusal) => {
+                format!("Kubernetes refused with {}: {}", refusal.code, refusal.status.message)
+            }
+            Self::Cluster(error) => log::chain(error),
+            Self::Transport(error) | Self::Garbled(error) => error.clone(),
+            Self::TimedOut => "the cluster did not answer in time".to_owned(),
+        }
+    }
+
     /// Why one object has nothing to say, if that is all there is to it.
     pub(super) fn of_the_object(&self) -> Option<String> {
         match self {
@@ -142,6 +159,7 @@ fn unknown(call: &Call<'_>) -> &'static str {
     match call.verb {
         Verb::Get | Verb::List | Verb::Watch => "",
         Verb::Create => "; it may have been created: with an Idempotency-Key you can safely ask again",
+        Verb::Update => "; it may have been changed",
         Verb::Delete => "; it may have been deleted: look before you ask again",
     }
 }

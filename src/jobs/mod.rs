@@ -8,7 +8,7 @@
 //! - [`manifest`]: a request's body to the Job that is sent, defaults included.
 //! - [`policy`]: what a Job may ask for.
 //! - [`idempotency`]: a create that is asked for twice.
-//! - [`status`]: a Job and its pods, explained.
+//! - [`status`]: a Job and its pods, explained; [`history`]: what became of a Job.
 //! - [`mod@pointer`]: where in a document something stands.
 //!
 //! Around it:
@@ -18,6 +18,7 @@
 //! - [`logs`], [`events`]: what a Job's pods write, and how it changes; `follow`: one watch for all who ask.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
+//! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
 //! - [`docs`]: all of it for `/openapi.json`.
 
 pub mod alias;
@@ -29,16 +30,20 @@ pub mod docs;
 mod error;
 pub mod events;
 mod follow;
+pub mod history;
 pub mod idempotency;
 pub mod job;
+pub mod lease;
 pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod namespaces;
+pub mod past;
 pub mod pointer;
 pub mod policy;
 mod request;
 pub mod status;
+pub mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -65,6 +70,7 @@ use crate::{
     },
     lifecycle::Lifecycle,
     problem::{FieldError, Problem},
+    store::ledger::Ledger,
 };
 
 /// What names the cluster in a path.
@@ -99,6 +105,8 @@ paths! {
     LOGS = "/namespaces/{namespace}/jobs/{name}/logs";
     /// How it changes.
     EVENTS = "/namespaces/{namespace}/jobs/{name}/events";
+    /// What became of it.
+    JOB_HISTORY = "/namespaces/{namespace}/jobs/{name}/history";
 }
 
 /// All clusters.
@@ -133,6 +141,8 @@ pub struct Jobs {
     pub max_body_bytes: usize,
     /// Longest time for one call to Kubernetes.
     pub call_deadline: Duration,
+    /// What became of Jobs.
+    pub ledger: Ledger,
     /// How events are delivered.
     pub delivery: Delivery,
     /// Whether the process is to stop: events then end.
@@ -186,6 +196,7 @@ fn table() -> Vec<Operation> {
         operation(Method::GET, JOBS, JobsRead, get(job::list)),
         operation(Method::GET, JOB, JobsRead, get(job::show)),
         operation(Method::DELETE, JOB, JobsWrite, delete(job::remove)),
+        operation(Method::GET, JOB_HISTORY, JobsRead, get(past::show)),
         operation(Method::GET, LOGS, JobsRead, get(logs::show)),
         operation(Method::GET, EVENTS, JobsRead, get(events::follow)),
         operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),

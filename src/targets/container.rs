@@ -96,6 +96,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
         connections: TaskTracker::new(),
     });
     server.lifecycle.advance(Phase::Ready);
+    let beside = tokio::spawn({
+        let app = server.app.clone();
+        async move { app.run_beside().await }
+    });
     server.accept_until(&listener, terminate).await;
 
     tracing::info!("Draining");
@@ -107,6 +111,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     // Without file descriptors it takes until some connections have ended.
     let _ = timeout_at(drain_ends, server.accept_what_is_queued(listener)).await;
     server.finish(drain_ends).await;
+    let _ = timeout(LAST_WORDS, beside).await;
 }
 
 struct Server {

@@ -8,6 +8,8 @@ pub mod event;
 mod extension;
 #[cfg(feature = "lambda")]
 pub mod lambda;
+#[cfg(feature = "lambda")]
+pub mod schedule;
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ TARGETS = ["container", "lambda"]
 IMAGE = "registry.example/team/tool:1"
 # The tokens of the service's own callers, with what they may do.
 TOKENS = {
-    "all": "jobs:read,jobs:write,namespaces:write",
+    "all": "jobs:read,jobs:write,namespaces:write,audit:read",
     "reader": "jobs:read",
     "writer": "jobs:write",
     "maker": "namespaces:write",

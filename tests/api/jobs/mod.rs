@@ -5,10 +5,13 @@
 //! - `clusters`: several clusters, one of which is away.
 //! - `events`, `logs`: how a Job changes, and what its pods write.
 //! - `policy`: what a Job may ask for.
+//! - `history`: what becomes of Jobs, written down; `lease`: by one replica at a time.
 
 mod callers;
 mod clusters;
 mod events;
+mod history;
+mod lease;
 mod logs;
 mod policy;
 mod routes;
@@ -16,7 +19,7 @@ mod routes;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -29,7 +32,7 @@ use hyper::Response;
 use kube::client::Body as KubeBody;
 use math_service::{
     app::App,
-    auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens},
+    auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens, trail::Trail},
     config::Config,
     jobs::{
         self, Followed, Jobs,
@@ -37,6 +40,8 @@ use math_service::{
         events::Delivery,
     },
     lifecycle::Lifecycle,
+    store::{ledger::Ledger, state::State},
+    targets::Target,
     telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
@@ -64,6 +69,7 @@ pub(crate) enum Answer {
     Json(u16, Value),
     Later(u16, u64, Value),
     Text(u16, &'static str),
+    Lines(Vec<String>),
     /// Goes on as long as somebody has the other end.
     Stream(UnboundedReceiver<String>),
     Fails(ClusterError),
@@ -110,6 +116,10 @@ impl Kubernetes {
                     }
                     Answer::Text(code, text) => {
                         send.send_response(response(code).body(text.as_bytes().to_vec().into()).unwrap());
+                    }
+                    Answer::Lines(lines) => {
+                        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                        send.send_response(response(200).body(text.into_bytes().into()).unwrap());
                     }
                     Answer::Stream(parts) => {
                         let parts = unfold(parts, |mut parts| async move {
@@ -169,6 +179,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
     pub(crate) call_deadline: Option<Duration>,
+    pub(crate) ledger: Option<Ledger>,
+    pub(crate) trail: Option<Trail>,
     pub(crate) delivery: Option<Delivery>,
     pub(crate) max_in_flight: Option<&'a str>,
 }
@@ -181,7 +193,8 @@ impl Setup<'_> {
         let oidc = self
             .issuer
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
-        let access = Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None);
+        let access =
+            Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None, self.trail.clone());
         let lifecycle = Lifecycle::default();
         let jobs = Jobs {
             clusters: self.cluster.iter().chain(&self.others).cloned().collect(),
@@ -193,14 +206,30 @@ impl Setup<'_> {
             delivery: self.delivery.unwrap_or(Delivery::Live),
             lifecycle: lifecycle.clone(),
             followed: Followed::default(),
+            ledger: self.ledger.unwrap_or_else(|| folder_ledger(&folder)),
         };
-        let guarded = jobs::routes(jobs, &access);
+        let mut guarded = jobs::routes(jobs, &access);
+        if let Some(trail) = self.trail {
+            guarded = guarded.and(trail.routes(&access));
+        }
         let max = self.max_in_flight.map(str::to_owned);
         let config = Config::from_env(|name| max.clone().filter(|_| name == "MAX_IN_FLIGHT")).unwrap();
         let metrics = Metrics::new(None, false).unwrap();
         let app = App::around(vec![], guarded, &config, lifecycle, metrics).unwrap();
         Service { app, _folder: folder }
     }
+}
+
+/// Records in a file of the test's own.
+fn folder_ledger(folder: &Folder) -> Ledger {
+    ledger(&format!("sqlite://{}", folder.path().join("state.db").display()), Arc::new(SystemTime::now))
+}
+
+/// Records wherever `url` says, kept for an hour.
+pub(crate) fn ledger(url: &str, clock: math_service::auth::Clock) -> Ledger {
+    let get = |name: &str| (name == "STATE_URL").then(|| url.to_owned());
+    let state = State::of(&Config::from_env(get).unwrap(), Target::Container);
+    Ledger::new(state, Duration::from_secs(3600), clock)
 }
 
 /// A service before a Kubernetes that expects these requests.
