@@ -13,11 +13,6 @@ use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
-#[cfg(feature = "jobs")]
-use crate::jobs::{
-    self, Jobs,
-    cluster::{Cluster, Location},
-};
 use crate::{
     addition::{self, Addition},
     auth::{
@@ -25,6 +20,7 @@ use crate::{
         access::{Access, Guarded, PREFIX},
         oidc::Oidc,
         tokens::Tokens,
+        trail::Trail,
     },
     config::{Config, MOST_LOAD_SLOTS},
     fibonacci::{self, Fibonacci},
@@ -37,12 +33,23 @@ use crate::{
     lifecycle::Lifecycle,
     load::{self, Load},
     problem::Problem,
-    store::state::State,
+    store::{ledger::Ledger, state::State},
     targets::Target,
     telemetry::{
         metrics::{Metrics, RouteMetrics},
         writer::Writer,
     },
+};
+#[cfg(feature = "jobs")]
+use crate::{
+    config::EksCluster,
+    jobs::{
+        self, Followed, Jobs,
+        cluster::{Cluster, Location},
+        events::Delivery,
+        watch::Watch,
+    },
+    lifecycle::Phase,
 };
 
 /// The service: every route, and what every request passes on its way to one.
@@ -56,6 +63,7 @@ struct Shared {
     unmatched: RouteMetrics,
     base_path: String,
     edge: Edge,
+    beside: Beside,
 }
 
 /// A route, before axum's router sees it.
@@ -83,7 +91,10 @@ impl App {
         };
         let lifecycle = Lifecycle::default();
         let sign_in = sign_in(config);
-        let access = access(config, sign_in.clone(), logs.clone())?;
+        let state = State::of(config, target);
+        let ledger = Ledger::new(state.clone(), config.history_ttl, Arc::new(SystemTime::now));
+        let trail = Trail::new(ledger.clone());
+        let access = access(config, sign_in.clone(), logs.clone(), trail.clone())?;
         let metrics = Metrics::new(logs, config.emf_metrics && target == Target::Lambda)?;
         let addition = Addition { delay: config.add_delay, max_body_bytes: config.max_body_bytes };
         let mut routes = addition::routes(addition);
@@ -94,21 +105,22 @@ impl App {
         };
         routes.extend(load::routes(load, &metrics)?);
         routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
-        let state = State::of(config, target);
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
             callers: Callers { oidc: sign_in, session_ttl: config.session_ttl },
             state: state.clone(),
             slots: Arc::new(Semaphore::new(processors)),
         }));
-        let jobs = JobsApi::of(config);
-        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probe()));
+        let jobs = JobsApi::of(config, target, &lifecycle, ledger);
+        let beside = jobs.beside(config);
+        routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
+        let guarded = jobs.routes(&access).and(trail.routes(&access));
         let shortcuts = vec![addition::shortcut(addition)];
-        Self::with_shortcuts(routes, jobs.routes(&access), shortcuts, config, lifecycle, metrics)
+        Self::assemble(routes, guarded, shortcuts, beside, config, lifecycle, metrics)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
@@ -122,13 +134,14 @@ impl App {
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
-        Self::with_shortcuts(open, guarded, Vec::new(), config, lifecycle, metrics)
+        Self::assemble(open, guarded, Vec::new(), Beside::default(), config, lifecycle, metrics)
     }
 
-    fn with_shortcuts(
+    fn assemble(
         open: Routes,
         guarded: Guarded,
         shortcuts: Vec<Shortcut>,
+        beside: Beside,
         config: &Config,
         lifecycle: Lifecycle,
         metrics: Metrics,
@@ -163,7 +176,19 @@ impl App {
             metrics,
         };
         let unmatched = RouteMetrics::new("unmatched");
-        Ok(Self(Arc::new(Shared { router, known, unmatched, base_path: config.base_path.clone(), edge })))
+        let base_path = config.base_path.clone();
+        Ok(Self(Arc::new(Shared { router, known, unmatched, base_path, edge, beside })))
+    }
+
+    /// What goes on beside the requests, in a process that lives as long as it likes; ends with the beginning of the drain.
+    pub async fn run_beside(&self) {
+        let Shared { beside, edge, .. } = &*self.0;
+        beside.run(&edge.lifecycle).await;
+    }
+
+    /// The same in one go, for a process that runs only when it is called: does what has become due, in its own time.
+    pub async fn catch_up(&self) {
+        self.0.beside.catch_up().await;
     }
 
     /// The phase that this app's readiness follows.
@@ -178,7 +203,7 @@ impl App {
         mut request: Request,
         client: Option<IpAddr>,
     ) -> impl Future<Output = Response> + Send + '_ {
-        let Shared { router, known, unmatched, base_path, edge } = &*self.0;
+        let Shared { router, known, unmatched, base_path, edge, .. } = &*self.0;
         path::normalise(&mut request, base_path);
         let found = known.at(request.uri().path()).ok().map(|found| found.value);
         let route = found.map_or(unmatched, |known| &known.metrics);
@@ -197,31 +222,98 @@ impl App {
     }
 }
 
-/// The Jobs API as configured: its routes, and the cluster's part of `/health`.
+/// The Jobs API as configured: its routes, and the clusters' part of `/health`.
 #[cfg(feature = "jobs")]
 struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
 impl JobsApi {
-    fn of(config: &Config) -> Self {
-        let eks_endpoint = config.aws.eks_endpoint.clone();
-        let at = |name| Location { name, region: config.eks_region.clone(), eks_endpoint };
+    fn of(config: &Config, target: Target, lifecycle: &Lifecycle, ledger: Ledger) -> Self {
+        let at = |cluster: &EksCluster| {
+            let EksCluster { name, region } = cluster.clone();
+            Cluster::new(Location { name, region, eks_endpoint: config.aws.eks_endpoint.clone() })
+        };
+        let clusters: Vec<_> = config.eks_clusters.iter().map(at).collect();
         Self(Jobs {
-            cluster: config.eks_cluster_name.clone().map(at).map(Cluster::new),
+            cluster: clusters.first().cloned(),
+            clusters,
             namespaces: config.jobs_namespaces.clone(),
             images: config.jobs_images.clone(),
             max_body_bytes: config.max_body_bytes,
             call_deadline: jobs::call_deadline(config.request_timeout),
+            delivery: if target.streams() { Delivery::Live } else { Delivery::whole(config.request_timeout) },
+            lifecycle: lifecycle.clone(),
+            followed: Followed::default(),
+            ledger,
         })
     }
 
-    fn probe(&self) -> Option<health::ClusterProbe> {
-        self.0.cluster.clone().map(Cluster::probe)
+    fn beside(&self, config: &Config) -> Beside {
+        let host = config.host_name.as_deref().unwrap_or("math-service");
+        let watch = |cluster: &Cluster| Watch {
+            cluster: cluster.clone(),
+            ledger: self.0.ledger.clone(),
+            lease_namespace: config.jobs_lease_namespace.clone(),
+            // Another process on the same machine is another replica.
+            holder: format!("{host}_{:016x}", fastrand::u64(..)),
+            follow: None,
+        };
+        Beside(self.0.clusters.iter().map(watch).collect())
+    }
+
+    fn probes(&self) -> Vec<health::ClusterProbe> {
+        self.0.clusters.iter().cloned().map(Cluster::probe).collect()
     }
 
     fn routes(self, access: &Access) -> Guarded {
         jobs::routes(self.0, access)
     }
+}
+
+/// What goes on beside the requests: each cluster's Jobs are watched.
+#[cfg(feature = "jobs")]
+#[derive(Default)]
+struct Beside(Vec<Watch>);
+
+#[cfg(feature = "jobs")]
+impl Beside {
+    async fn run(&self, lifecycle: &Lifecycle) {
+        let runs = self.0.iter().map(|watch| watch.run(lifecycle.reached(Phase::Draining)));
+        futures_util::future::join_all(runs).await;
+    }
+
+    async fn catch_up(&self) {
+        let all = self.0.iter().map(async |watch| {
+            let outcome = tokio::time::timeout(CATCH_UP, watch.catch_up()).await;
+            let reason = match outcome {
+                Ok(Ok(())) => return,
+                Ok(Err(trouble)) => trouble.to_string(),
+                Err(_) => "it takes too long".to_owned(),
+            };
+            tracing::warn!(
+                cluster = watch.cluster.name(),
+                reason,
+                "Could not catch up with the history of Jobs"
+            );
+        });
+        futures_util::future::join_all(all).await;
+    }
+}
+
+/// Longest time to catch up: below the function's own, and what was done by then is done.
+#[cfg(feature = "jobs")]
+const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(25);
+
+/// Nothing does.
+#[cfg(not(feature = "jobs"))]
+#[derive(Default)]
+struct Beside;
+
+#[cfg(not(feature = "jobs"))]
+impl Beside {
+    async fn run(&self, _: &Lifecycle) {}
+
+    async fn catch_up(&self) {}
 }
 
 /// This build has none.
@@ -230,12 +322,16 @@ struct JobsApi;
 
 #[cfg(not(feature = "jobs"))]
 impl JobsApi {
-    fn of(_: &Config) -> Self {
+    fn of(_: &Config, _: Target, _: &Lifecycle, _: Ledger) -> Self {
         Self
     }
 
-    fn probe(&self) -> Option<health::ClusterProbe> {
-        None
+    fn beside(&self, _: &Config) -> Beside {
+        Beside
+    }
+
+    fn probes(&self) -> Vec<health::ClusterProbe> {
+        Vec::new()
     }
 
     fn routes(self, access: &Access) -> Guarded {
@@ -249,10 +345,15 @@ fn sign_in(config: &Config) -> Option<Oidc> {
 }
 
 /// Who may call the guarded routes.
-fn access(config: &Config, oidc: Option<Oidc>, logs: Option<Writer>) -> Result<Access, WiringError> {
+fn access(
+    config: &Config,
+    oidc: Option<Oidc>,
+    logs: Option<Writer>,
+    trail: Trail,
+) -> Result<Access, WiringError> {
     let tokens = config.auth_tokens_file.as_ref();
     let tokens = tokens.map(|path| Tokens::load(path, Arc::new(SystemTime::now))).transpose()?;
-    Ok(Access::new(tokens, oidc, config.jobs_rate_limit, logs))
+    Ok(Access::new(tokens, oidc, config.jobs_rate_limit, logs, Some(trail)))
 }
 
 /// What browsers on the configured origins may do: everything that curl may.

@@ -89,6 +89,7 @@ pub const SETTINGS: &[Setting] = &[
         "use a SQLite file even inside Kubernetes or on Lambda, where several processes would each have their own",
     ),
     setting("SESSION_TTL", "30d", "a session's sequence is removed so long after its last step"),
+    setting("HISTORY_TTL", "30d", "how long the history of Jobs and the audit are kept"),
     setting(
         "TRUSTED_PROXIES",
         "",
@@ -111,11 +112,16 @@ pub const SETTINGS: &[Setting] = &[
         "what those tokens must name as their audience; required with `OIDC_ISSUER`",
     ),
     setting("EKS_CLUSTER_NAME", "", "the EKS cluster that Jobs run in; switches the Jobs API on"),
+    setting(
+        "EKS_CLUSTERS",
+        "",
+        "more of them, comma-separated, each as `name@region`; the default is `EKS_CLUSTER_NAME`, else the first of these",
+    ),
     Setting {
         name: "EKS_REGION",
         aliases: &["AWS_REGION", "AWS_DEFAULT_REGION"],
         default: "us-east-1",
-        meaning: "the AWS region that cluster is in",
+        meaning: "the AWS region of `EKS_CLUSTER_NAME`, unless `EKS_CLUSTERS` says another",
     },
     setting(
         "JOBS_NAMESPACES",
@@ -126,6 +132,11 @@ pub const SETTINGS: &[Setting] = &[
         "JOBS_IMAGES",
         "",
         "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
+    ),
+    setting(
+        "JOBS_LEASE_NAMESPACE",
+        "",
+        "the namespace of the Lease, in each cluster, by which one replica at a time writes the history of Jobs, such as the service's own; without it none of them does",
     ),
     setting(
         "AUTH_TOKENS_FILE",
@@ -185,8 +196,12 @@ pub struct Config {
     pub allow_embedded_store: bool,
     /// How long after its last step a session's sequence is removed.
     pub session_ttl: Duration,
+    /// How long the history of Jobs and the audit are kept.
+    pub history_ttl: Duration,
     /// Whether this process runs in a pod: what Kubernetes itself says, not a setting.
     pub in_kubernetes: bool,
+    /// The machine's name as the system tells it, in a pod the pod's: not a setting.
+    pub host_name: Option<String>,
     /// What AWS's own variables say: not settings, set by Lambda, EKS or `aws configure`.
     pub aws: AwsEnvironment,
     /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
@@ -199,16 +214,17 @@ pub struct Config {
     pub oidc_issuer: Option<Issuer>,
     /// The audience that those tokens must name.
     pub oidc_audience: Option<String>,
-    /// The EKS cluster that Jobs run in; without one there are none.
-    pub eks_cluster_name: Option<String>,
-    /// The region that it is in.
-    pub eks_region: String,
+    /// The EKS clusters that Jobs run in, the default one first; without one there are no Jobs.
+    pub eks_clusters: Vec<EksCluster>,
     /// Namespaces that the Jobs API may touch.
     #[cfg(feature = "jobs")]
     pub jobs_namespaces: Namespaces,
     /// Images that Jobs may run.
     #[cfg(feature = "jobs")]
     pub jobs_images: Images,
+    /// Where the Lease is by which one replica at a time watches Jobs.
+    #[cfg(feature = "jobs")]
+    pub jobs_lease_namespace: Option<String>,
     /// The tokens that were given out by hand.
     pub auth_tokens_file: Option<PathBuf>,
     /// How often one caller may call the API below `/api/`.
@@ -244,19 +260,22 @@ impl Config {
             state_connections: env.read("STATE_CONNECTIONS", positive_number)?,
             allow_embedded_store: env.read("ALLOW_EMBEDDED_STORE", boolean)?,
             session_ttl: env.read("SESSION_TTL", lifetime)?,
+            history_ttl: env.read("HISTORY_TTL", lifetime)?,
             in_kubernetes: env.given("KUBERNETES_SERVICE_HOST").is_some(),
+            host_name: env.given("HOSTNAME"),
             aws: AwsEnvironment::of(&env),
             trusted_proxies: env.read("TRUSTED_PROXIES", list(network))?,
             cors_allowed_origins: env.read("CORS_ALLOWED_ORIGINS", list(origin))?,
             base_path: env.read("BASE_PATH", base_path)?,
             oidc_issuer: env.read("OIDC_ISSUER", optional(Issuer::parse))?,
             oidc_audience: env.read("OIDC_AUDIENCE", optional(text))?,
-            eks_cluster_name: env.read("EKS_CLUSTER_NAME", optional(cluster_name))?,
-            eks_region: env.read("EKS_REGION", region)?,
+            eks_clusters: eks_clusters(&env)?,
             #[cfg(feature = "jobs")]
             jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
             #[cfg(feature = "jobs")]
             jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_lease_namespace: env.read("JOBS_LEASE_NAMESPACE", optional(namespace))?,
             auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
             jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
             emf_metrics: env.read("EMF_METRICS", boolean)?,
@@ -322,6 +341,15 @@ impl Config {
             _ => Ok(self),
         }
     }
+}
+
+/// One of the EKS clusters that Jobs run in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EksCluster {
+    /// Its name, unique among them: paths have it.
+    pub name: String,
+    /// The AWS region that it is in.
+    pub region: String,
 }
 
 /// What the AWS SDKs too read from the environment; credentials are read by AWS's own library.
@@ -491,6 +519,14 @@ fn lifetime(value: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration from a second to a year, such as 12h or 30d".to_owned())
 }
 
+#[cfg(feature = "jobs")]
+fn namespace(value: &str) -> Result<String, String> {
+    match crate::jobs::names::is_label(value) {
+        true => Ok(value.to_owned()),
+        false => Err("the name of a namespace".to_owned()),
+    }
+}
+
 fn optional<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> impl FnOnce(&str) -> Result<Option<T>, String> {
@@ -554,6 +590,37 @@ fn cluster_name(value: &str) -> Result<String, String> {
         && value.starts_with(|first: char| first.is_ascii_alphanumeric())
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     is_name.then(|| value.to_owned()).ok_or_else(|| "the name of an EKS cluster, such as math".to_owned())
+}
+
+/// All clusters, the default one first. Where it is listed too, the list says its region.
+fn eks_clusters(env: &Source<'_>) -> Result<Vec<EksCluster>, ConfigError> {
+    let default = env.read("EKS_CLUSTER_NAME", optional(cluster_name))?;
+    let region = env.read("EKS_REGION", region)?;
+    let mut clusters = env.read("EKS_CLUSTERS", |text| unique(list(eks_cluster)(text)?))?;
+    if let Some(name) = default {
+        let listed = clusters.iter().position(|cluster| cluster.name == name);
+        let cluster = listed.map(|at| clusters.remove(at)).unwrap_or(EksCluster { name, region });
+        clusters.insert(0, cluster);
+    }
+    Ok(clusters)
+}
+
+fn eks_cluster(value: &str) -> Result<EksCluster, String> {
+    let expected = || "EKS clusters as name@region, separated by commas, such as math@eu-west-2".to_owned();
+    let (name, at) = value.split_once('@').ok_or_else(expected)?;
+    let (name, region) =
+        cluster_name(name).and_then(|name| Ok((name, region(at)?))).map_err(|_| expected())?;
+    Ok(EksCluster { name, region })
+}
+
+/// Paths name clusters by their names alone.
+fn unique(clusters: Vec<EksCluster>) -> Result<Vec<EksCluster>, String> {
+    let is_again =
+        |(at, cluster): (usize, &EksCluster)| clusters[..at].iter().any(|other| other.name == cluster.name);
+    match clusters.iter().enumerate().any(is_again) {
+        true => Err("no two clusters of the same name: paths name them".to_owned()),
+        false => Ok(clusters),
+    }
 }
 
 /// It becomes part of hosts' names, so it has what those may have.
@@ -668,8 +735,13 @@ mod tests {
             ("OIDC_ISSUER", "login.example.com", "an https URL"),
             ("EKS_CLUSTER_NAME", "my cluster", "name of an EKS cluster"),
             ("EKS_CLUSTER_NAME", "-math", "name of an EKS cluster"),
+            ("EKS_CLUSTERS", "math", "as name@region"),
+            ("EKS_CLUSTERS", "math@Frankfurt", "as name@region"),
+            ("EKS_CLUSTERS", "@eu-west-2", "as name@region"),
+            ("EKS_CLUSTERS", "a@eu-west-2,a@us-east-1", "no two clusters of the same name"),
             ("EKS_REGION", "us-east-1.example.com", "an AWS region"),
             ("AWS_REGION", "Frankfurt", "an AWS region"),
+            ("JOBS_LEASE_NAMESPACE", "my namespace", "the name of a namespace"),
             ("JOBS_NAMESPACES", "kube-system", "no kube-* namespaces"),
             ("JOBS_NAMESPACES", "a*b", "optional * at its end"),
             ("JOBS_IMAGES", "busybox:1.37", "repositories without tag"),
@@ -737,14 +809,34 @@ mod tests {
 
     #[test]
     fn the_cluster_is_in_the_process_region_unless_another_is_named() {
-        let region = |vars: &[(&str, &str)]| config(vars).unwrap().eks_region;
+        let region = |vars: &[(&str, &str)]| {
+            let vars = [&[("EKS_CLUSTER_NAME", "math")], vars].concat();
+            config(&vars).unwrap().eks_clusters[0].region.clone()
+        };
         assert_eq!(region(&[]), "us-east-1");
         assert_eq!(region(&[("AWS_REGION", "eu-west-2")]), "eu-west-2");
         assert_eq!(region(&[("AWS_REGION", "eu-west-2"), ("EKS_REGION", "cn-north-1")]), "cn-north-1");
-        assert_eq!(config(&[]).unwrap().eks_cluster_name, None, "no Jobs unless asked for");
+        assert_eq!(config(&[]).unwrap().eks_clusters, [], "no Jobs unless asked for");
         let stand_in = [("AWS_ENDPOINT_URL", "http://a"), ("AWS_ENDPOINT_URL_EKS", "http://b")];
         assert_eq!(config(&stand_in).unwrap().aws.eks_endpoint.unwrap(), "http://b");
         assert_eq!(config(&stand_in[..1]).unwrap().aws.eks_endpoint.unwrap(), "http://a");
+    }
+
+    #[test]
+    fn the_default_cluster_is_the_one_that_is_named_else_the_first_of_the_list() {
+        let clusters = |vars: &[(&str, &str)]| {
+            let clusters = config(vars).unwrap().eks_clusters;
+            clusters.iter().map(|EksCluster { name, region }| format!("{name}@{region}")).collect::<Vec<_>>()
+        };
+        let (listed, at) = (("EKS_CLUSTERS", "a@eu-west-2, b@us-west-1"), ("EKS_REGION", "cn-north-1"));
+        assert_eq!(clusters(&[listed, at]), ["a@eu-west-2", "b@us-west-1"]);
+        let named = |name| ("EKS_CLUSTER_NAME", name);
+        assert_eq!(clusters(&[listed, at, named("c")]), ["c@cn-north-1", "a@eu-west-2", "b@us-west-1"]);
+        assert_eq!(
+            clusters(&[listed, at, named("b")]),
+            ["b@us-west-1", "a@eu-west-2"],
+            "the list knows better"
+        );
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl Problem {
         Self { challenge: Some(challenge), ..self }
     }
 
+    /// What went wrong.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// The status code.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -1,4 +1,4 @@
-# Where each Fibonacci sequence stands. The pods use it through k8s/overlays/dynamodb, the function through
+# Where each Fibonacci sequence stands, what became of Jobs and who changed what. The pods use it through k8s/overlays/dynamodb, the function through
 # template.yaml's parameter TableName. Costs nothing when idle; a step is one write.
 
 resource "aws_dynamodb_table" "state" {
@@ -12,7 +12,25 @@ resource "aws_dynamodb_table" "state" {
     type = "S"
   }
 
-  # DynamoDB removes expired sessions by itself.
+  # History and audit in order. Sequences have neither attribute: a step costs what it did.
+  attribute {
+    name = "log"
+    type = "S"
+  }
+
+  attribute {
+    name = "position"
+    type = "S"
+  }
+
+  global_secondary_index {
+    name            = "records"
+    hash_key        = "log"
+    range_key       = "position"
+    projection_type = "ALL"
+  }
+
+  # DynamoDB removes what has expired by itself.
   ttl {
     attribute_name = "expires_at"
     enabled        = true

@@ -109,10 +109,11 @@ resource "aws_eks_access_entry" "jobs" {
 
 locals {
   uses_the_table = {
-    Sid      = "UseTheTable"
-    Effect   = "Allow"
-    Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
-    Resource = aws_dynamodb_table.state.arn
+    Sid    = "UseTheTable"
+    Effect = "Allow"
+    Action = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"]
+    # The index is where history and audit are read.
+    Resource = [aws_dynamodb_table.state.arn, "${aws_dynamodb_table.state.arn}/index/records"]
   }
 
   finds_the_cluster = {
@@ -374,6 +375,13 @@ resource "aws_iam_role_policy" "cloudformation" {
         Action   = ["logs:CreateLogDelivery", "logs:DeleteLogDelivery", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:GetLogDelivery", "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:UpdateLogDelivery"]
         Resource = "*"
       },
+      # The schedule by which the function writes the history of Jobs.
+      {
+        Sid      = "Schedule"
+        Effect   = "Allow"
+        Action   = ["events:DeleteRule", "events:DescribeRule", "events:PutRule", "events:PutTargets", "events:RemoveTargets"]
+        Resource = "${local.arn}:events:${local.here}:rule/${local.stack}-*"
+      },
       {
         Sid      = "Table"
         Effect   = "Allow"
@@ -421,7 +429,7 @@ resource "aws_iam_policy" "function_boundary" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [
-      merge(local.uses_the_table, { Resource = [aws_dynamodb_table.state.arn, "${local.arn}:dynamodb:${local.here}:table/${local.stack}-StateTable-*"] }),
+      merge(local.uses_the_table, { Resource = [aws_dynamodb_table.state.arn, "${aws_dynamodb_table.state.arn}/index/records", "${local.arn}:dynamodb:${local.here}:table/${local.stack}-StateTable-*"] }),
       local.finds_the_cluster,
       {
         Effect   = "Allow"

@@ -144,3 +144,12 @@ def running_server(**env: str):
     port = free_port()
     with running([server_binary()], port, {**env, "HOST": "127.0.0.1", "PORT": str(port)}) as process:
         yield port, process
+
+
+def dynamodb_actions() -> set[str]:
+    """The rights for what the DynamoDB adapter sends."""
+    text = "".join(path.read_text() for path in (ROOT / "src/store/dynamodb").glob("*.rs"))
+    sent = set(re.findall(r'call\("(\w+)"', text))
+    # A transaction needs the rights of its parts.
+    parts = {"PutItem", "UpdateItem", "DeleteItem"} if "TransactWriteItems" in sent else set()
+    return {f"dynamodb:{action}" for action in (sent - {"TransactWriteItems"}) | parts}

@@ -48,6 +48,7 @@ use super::{
     oidc::Oidc,
     scope::{Scope, Scopes},
     tokens::{Known, Tokens},
+    trail::Trail,
 };
 use crate::{http::Routes, problem::Problem, telemetry::writer::Writer};
 
@@ -113,6 +114,13 @@ impl<S: Sync> FromRequestParts<S> for Principal {
 pub struct Guarded(Routes);
 
 impl Guarded {
+    /// Those of both.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// For the one router.
     #[must_use]
     pub fn into_routes(self) -> Routes {
@@ -129,14 +137,21 @@ struct Inner {
     oidc: Option<Oidc>,
     limiter: Limiter,
     logs: Option<Writer>,
+    trail: Option<Trail>,
 }
 
 impl Access {
     /// Believes `tokens` and, of tokens that are not among them, `oidc`; with neither, guarded routes are closed. Audit lines
-    /// find their room in `logs`; without it (in tests) nobody asks for room.
+    /// find their room in `logs`, without which (in tests) nobody asks for room, and leave a copy in `trail`.
     #[must_use]
-    pub fn new(tokens: Option<Tokens>, oidc: Option<Oidc>, rate: Rate, logs: Option<Writer>) -> Self {
-        Self(Arc::new(Inner { tokens, oidc, limiter: Limiter::new(rate), logs }))
+    pub fn new(
+        tokens: Option<Tokens>,
+        oidc: Option<Oidc>,
+        rate: Rate,
+        logs: Option<Writer>,
+        trail: Option<Trail>,
+    ) -> Self {
+        Self(Arc::new(Inner { tokens, oidc, limiter: Limiter::new(rate), logs, trail }))
     }
 
     /// Puts a guard before each route: its path, the scope that its methods need, and what answers there.
@@ -191,12 +206,12 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
     let logs = gate.access.0.logs.clone();
     let mut attempt = Attempt::begin(request.method().clone(), gate.route, request.uri().path(), logs);
     let response = gate.answer(request, next, Some(&mut attempt)).await;
-    attempt.end(response.status());
+    attempt.end(response.status()).await;
     response
 }
 
 impl Gate {
-    async fn answer(&self, request: Request, next: Next, attempt: Option<&mut Attempt>) -> Response {
+    async fn answer(&self, request: Request, next: Next, mut attempt: Option<&mut Attempt>) -> Response {
         let principal = match self.access.identify(request.headers()).await {
             Ok(principal) => principal,
             Err(problem) => return problem.into_response(),
@@ -205,7 +220,11 @@ impl Gate {
             attempt.is_by(&principal.subject);
         }
         let quota = self.access.0.limiter.take(&principal.subject, Instant::now());
-        let admitted = quota.check().and_then(|()| principal.check(self.scope));
+        let is_within = quota.check();
+        if let (Ok(()), Some(attempt)) = (&is_within, &mut attempt) {
+            attempt.leaves(self.access.0.trail.clone());
+        }
+        let admitted = is_within.and_then(|()| principal.check(self.scope));
         let mut response = match admitted {
             Ok(()) => run(request, next, principal, attempt).await,
             Err(problem) => problem.into_response(),

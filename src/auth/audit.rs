@@ -8,6 +8,8 @@
 //! without an answer (its client left, it took too long, it panicked) leaves a line whose outcome is `unknown`: what was
 //! asked of Kubernetes may have happened.
 //!
+//! A copy of the line is kept in the store, where [`trail`](super::trail) shows it.
+//!
 //! `LOGLEVEL` does not apply to these lines. Room for the line is taken before the handler runs; where there is none,
 //! because stdout is not read or fails, the request is refused with 503, and nothing changes unseen.
 
@@ -18,7 +20,10 @@ use axum::{
     http::{Method, StatusCode, request::Parts},
 };
 
-use super::Subject;
+use super::{
+    Subject,
+    trail::{Entry, Keeping, Trail},
+};
 use crate::{
     problem::Problem,
     telemetry::{
@@ -83,7 +88,7 @@ impl<S: Sync> FromRequestParts<S> for Audit {
     }
 }
 
-/// One attempt; its line is written when it is dropped.
+/// One attempt; its line is written when it ends, and at the latest when it is dropped.
 pub(super) struct Attempt {
     audit: Audit,
     verb: Method,
@@ -92,12 +97,20 @@ pub(super) struct Attempt {
     logs: Option<Writer>,
     room: Option<Room>,
     status: Option<StatusCode>,
+    /// Where a copy is kept, of attempts that are.
+    trail: Option<Trail>,
+    is_over: bool,
 }
 
 impl Attempt {
     pub(super) fn begin(verb: Method, route: &'static str, path: &str, logs: Option<Writer>) -> Self {
-        let path = clipped(path);
-        Self { audit: Audit::default(), verb, route, path, logs, room: None, status: None }
+        let (path, audit) = (clipped(path), Audit::default());
+        Self { audit, verb, route, path, logs, room: None, status: None, trail: None, is_over: false }
+    }
+
+    /// From now on, a copy of its line will be kept.
+    pub(super) fn leaves(&mut self, trail: Option<Trail>) {
+        self.trail = trail;
     }
 
     /// What the handler gets.
@@ -124,8 +137,11 @@ impl Attempt {
             .retry_after(std::time::Duration::from_secs(1)))
     }
 
-    pub(super) fn end(mut self, status: StatusCode) {
+    pub(super) async fn end(mut self, status: StatusCode) {
         self.status = Some(status);
+        if let Some(keeping) = self.write() {
+            keeping.wait().await;
+        }
     }
 
     fn outcome(&self) -> &'static str {
@@ -138,21 +154,24 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
-    fn drop(&mut self) {
+impl Attempt {
+    /// The line, and its copy.
+    fn write(&mut self) -> Option<Keeping> {
+        if std::mem::replace(&mut self.is_over, true) {
+            return None;
+        }
         if let (None, Some(logs)) = (&self.room, &self.logs) {
             // It was refused before it had room, and may find some now. If not, nothing was changed and the loss is counted.
             self.room = logs.reserve_or_count();
-            if self.room.is_none() {
-                return;
-            }
+            self.room.as_ref()?;
         }
         let record = self.audit.record();
+        let client = context::with(|request| request.client).flatten();
         tracing::info!(
             target: AUDIT,
             who = record.who.as_ref().map(Subject::name),
             issuer = record.who.as_ref().map(Subject::issuer),
-            client = context::with(|request| request.client).flatten().map(tracing::field::display),
+            client = client.map(tracing::field::display),
             verb = self.verb.as_str(),
             route = self.route,
             path = self.path,
@@ -164,6 +183,30 @@ impl Drop for Attempt {
             outcome = self.outcome(),
             "Audited"
         );
+        let (trail, who) = (self.trail.as_ref()?, record.who.as_ref()?);
+        trail.keep(Entry {
+            time: trail.now(),
+            who: who.name().to_owned(),
+            issuer: who.issuer().to_owned(),
+            client: client.map(|client| client.to_string()),
+            verb: self.verb.to_string(),
+            route: self.route.to_owned(),
+            path: self.path.clone(),
+            cluster: record.cluster.clone(),
+            namespace: record.namespace.clone(),
+            name: record.name.clone(),
+            uid: record.uid.clone(),
+            status: self.status.map(|status| status.as_u16()),
+            outcome: self.outcome().to_owned(),
+            request_id: context::request_id(),
+        })
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // Its copy is on its way, without anybody who waits.
+        drop(self.write());
     }
 }
 

@@ -17,7 +17,7 @@
 //! - [`scope`]: what there is to be allowed.
 //! - [`tokens`]: tokens given out by hand, in a file.
 //! - [`limit`]: how often each caller may call.
-//! - [`audit`]: a line for every attempt to change something.
+//! - [`audit`]: a line for every attempt to change something; [`trail`]: where those lines can be asked for.
 
 pub mod access;
 pub mod audit;
@@ -30,6 +30,7 @@ pub mod oidc;
 pub mod scope;
 pub mod session;
 pub mod tokens;
+pub mod trail;
 
 use std::{
     sync::Arc,

@@ -9,11 +9,13 @@ pub enum Scope {
     JobsWrite,
     /// `namespaces:write`: create and delete namespaces.
     NamespacesWrite,
+    /// `audit:read`: see who changed what.
+    AuditRead,
 }
 
 impl Scope {
     /// Every scope there is.
-    pub const ALL: [Self; 3] = [Self::JobsRead, Self::JobsWrite, Self::NamespacesWrite];
+    pub const ALL: [Self; 4] = [Self::JobsRead, Self::JobsWrite, Self::NamespacesWrite, Self::AuditRead];
 
     /// The name in tokens, in the tokens file and in challenges.
     #[must_use]
@@ -22,6 +24,7 @@ impl Scope {
             Self::JobsRead => "jobs:read",
             Self::JobsWrite => "jobs:write",
             Self::NamespacesWrite => "namespaces:write",
+            Self::AuditRead => "audit:read",
         }
     }
 
@@ -34,7 +37,7 @@ impl Scope {
     /// Whether it lets its holder change anything: such requests leave an audit line.
     #[must_use]
     pub const fn is_write(self) -> bool {
-        !matches!(self, Self::JobsRead)
+        !matches!(self, Self::JobsRead | Self::AuditRead)
     }
 }
 
@@ -74,7 +77,7 @@ mod tests {
         for name in ["", "jobs", "jobs:*", "JOBS:READ", "jobs:read ", "openid", "math/jobs:read"] {
             assert_eq!(Scopes::among([name]), Scopes::default(), "{name}");
         }
-        let all = Scopes::among(["openid", "jobs:write", "jobs:read", "namespaces:write"]);
+        let all = Scopes::among(["openid", "jobs:write", "jobs:read", "audit:read", "namespaces:write"]);
         assert_eq!(all, Scope::ALL.into_iter().collect());
     }
 }

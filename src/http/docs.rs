@@ -12,7 +12,7 @@ use utoipa::OpenApi;
 use super::{Routes, health, home};
 #[cfg(feature = "jobs")]
 use crate::jobs;
-use crate::{addition, fibonacci, load, problem};
+use crate::{addition, auth::trail, fibonacci, load, problem};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,7 +24,7 @@ use crate::{addition, fibonacci, load, problem};
     // Relative to the document: whatever stage or base path it was fetched under.
     servers((url = ".")),
     paths(
-        addition::add, load::serve, fibonacci::nth, fibonacci::next, fibonacci::current, fibonacci::reset, home::show, health::live, health::healthz, health::ready, health::health, health::scrape,
+        addition::add, load::serve, fibonacci::nth, fibonacci::next, fibonacci::current, fibonacci::reset, home::show, health::live, health::healthz, health::ready, health::health, health::scrape, trail::list,
         openapi,
     ),
     components(schemas(problem::Document<'static>)),
@@ -32,6 +32,7 @@ use crate::{addition, fibonacci, load, problem};
         (name = "addition", description = "The addition"),
         (name = "load", description = "CPU load, where it is enabled"),
         (name = "fibonacci", description = "Fibonacci numbers, and each caller's own sequence of them"),
+        (name = "audit", description = "Who changed what"),
         (name = "service", description = "About the service"),
         (name = "health", description = "For probes, alarms and Prometheus"),
     ),

@@ -22,7 +22,7 @@ use futures_util::{FutureExt, future::Either};
 use tower::{Layer, Service};
 use tower_http::cors::CorsLayer;
 
-use super::{host, shortcut::Answering};
+use super::{host, shortcut::Answering, stream};
 use crate::{
     lifecycle::{Lifecycle, Phase},
     problem::Problem,
@@ -82,8 +82,8 @@ impl Edge {
         // Not an async block, which would carry what it awaits twice.
         let answer = answer.map(move |mut response| {
             response.headers_mut().insert(context::REQUEST_ID, request_id);
-            exchange.end(route, &response, &self.metrics);
-            response
+            let active = exchange.end(route, &response, &self.metrics);
+            stream::hold(response, active, |active| active.map(ActiveRequest::kept))
         });
         context::scope(context, answer)
     }
@@ -172,7 +172,7 @@ struct Exchange<'a> {
     client: Option<IpAddr>,
     /// With this one; 0 where it is not counted.
     active_now: usize,
-    _active: Option<ActiveRequest<'a>>,
+    active: Option<ActiveRequest<'a>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -185,11 +185,12 @@ impl<'a> Exchange<'a> {
             method: request.method().clone(),
             client,
             active_now: active_now.unwrap_or_default(),
-            _active: active,
+            active,
         }
     }
 
-    fn end(self, route: &RouteMetrics, response: &Response, metrics: &Metrics) {
+    /// What remains counts the request as active.
+    fn end(self, route: &RouteMetrics, response: &Response, metrics: &Metrics) -> Option<ActiveRequest<'a>> {
         let elapsed = self.started.elapsed();
         metrics.observe(route, &self.method, response.status(), elapsed);
         tracing::debug!(
@@ -200,5 +201,6 @@ impl<'a> Exchange<'a> {
             client = self.client.map(tracing::field::display),
             "Answered request"
         );
+        self.active
     }
 }

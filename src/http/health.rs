@@ -9,7 +9,7 @@ use axum::{
 };
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -42,12 +42,12 @@ pub struct Health {
     target: Target,
     /// Where the Fibonacci sequences are kept.
     store: StoreHealth,
-    /// The EKS cluster that Jobs run in, where one is configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<ClusterHealth>,
+    /// The EKS clusters that Jobs run in, the default one first; left out where none is configured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clusters: Vec<ClusterHealth>,
 }
 
-/// The cluster's part of `GET /health`.
+/// A cluster's part of `GET /health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ClusterHealth {
     /// Its name in EKS.
@@ -58,7 +58,7 @@ pub struct ClusterHealth {
     pub status: &'static str,
 }
 
-/// How to ask the cluster.
+/// How to ask a cluster.
 pub type ClusterProbe = Arc<dyn Fn() -> BoxFuture<'static, ClusterHealth> + Send + Sync>;
 
 /// The health routes.
@@ -67,13 +67,13 @@ pub fn routes(
     target: Target,
     lifecycle: Lifecycle,
     state: SharedState,
-    cluster: Option<ClusterProbe>,
+    clusters: Vec<ClusterProbe>,
 ) -> Routes {
     vec![
         ("/livez", get(live)),
         ("/healthz", get(healthz)),
         ("/readyz", get(ready).with_state(lifecycle)),
-        ("/health", get(health).with_state((target, state, cluster))),
+        ("/health", get(health).with_state((target, state, clusters))),
     ]
 }
 
@@ -113,16 +113,17 @@ pub(crate) async fn ready(State(lifecycle): State<Lifecycle>) -> Result<Json<Sta
     (status = 503, description = "Degraded: what is unavailable is named", body = Health),
 ))]
 pub(crate) async fn health(
-    State((target, state, cluster)): State<(Target, SharedState, Option<ClusterProbe>)>,
+    State((target, state, clusters)): State<(Target, SharedState, Vec<ClusterProbe>)>,
 ) -> (StatusCode, Json<Health>) {
-    let ask_cluster = async { Some(cluster?().await) };
-    let (store, cluster) = tokio::join!(state.health(), ask_cluster);
-    let misses_cluster = cluster.as_ref().is_some_and(|cluster| cluster.status != "ok");
+    // All at once: one that does not answer delays nobody's but its own.
+    let ask_clusters = join_all(clusters.iter().map(|ask| ask()));
+    let (store, clusters) = tokio::join!(state.health(), ask_clusters);
+    let misses_cluster = clusters.iter().any(|cluster| cluster.status != "ok");
     let (code, status) = match store.is_degraded() || misses_cluster {
         true => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
         false => (StatusCode::OK, "healthy"),
     };
-    (code, Json(Health { status, version: crate::VERSION, target, store, cluster }))
+    (code, Json(Health { status, version: crate::VERSION, target, store, clusters }))
 }
 
 /// What Prometheus scrapes. Container only: on Lambda the same numbers go out as EMF log lines.

@@ -12,8 +12,10 @@ pub mod host;
 pub mod idempotency;
 pub mod json;
 pub mod path;
+pub(crate) mod query;
 pub mod scheme;
 pub mod shortcut;
+pub mod stream;
 
 use axum::routing::MethodRouter;
 

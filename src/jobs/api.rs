@@ -1,9 +1,10 @@
-//! Calls to the Kubernetes API: each with a deadline, and sent again only where that cannot do a thing twice.
+//! Calls to the Kubernetes API: each with a deadline, and sent again only where that cannot do a thing twice. And watches,
+//! whose answers go on.
 
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
-use hyper::{Method, Request, Response, header};
+use hyper::{Method, Request, Response, body::Bytes, header};
 use kube::{Client, client::Body, core::Status};
 use serde_json::Value;
 
@@ -23,7 +24,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) enum Verb {
     Get,
     List,
+    Watch,
     Create,
+    Update,
     Delete,
 }
 
@@ -33,6 +36,9 @@ pub(super) enum Resource {
     Namespaces,
     Jobs,
     Pods,
+    Leases,
+    /// Of one pod.
+    Logs,
 }
 
 /// One call. Names were checked before: they are put into the path as they are.
@@ -71,11 +77,15 @@ impl<'a> Call<'a> {
     fn path(&self) -> String {
         let group = match self.resource {
             Resource::Jobs => "/apis/batch/v1",
-            Resource::Namespaces | Resource::Pods => "/api/v1",
+            Resource::Leases => "/apis/coordination.k8s.io/v1",
+            Resource::Namespaces | Resource::Pods | Resource::Logs => "/api/v1",
         };
         let namespace = self.namespace.map_or(String::new(), |namespace| format!("/namespaces/{namespace}"));
         let name = self.name.map_or(String::new(), |name| format!("/{name}"));
-        let path = format!("{group}{namespace}/{}{name}", self.resource.name());
+        // Kubernetes names a part as RBAC does, but for the object in the middle: pods/a/log.
+        let (resource, part) = self.resource.name().split_once('/').unwrap_or((self.resource.name(), ""));
+        let part = if part.is_empty() { String::new() } else { format!("/{part}") };
+        let path = format!("{group}{namespace}/{resource}{name}{part}");
         if self.query.is_empty() {
             return path;
         }
@@ -94,11 +104,14 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Whether to send it again after `failure`. A delete whose answer was lost would find nothing and seem to have failed;
-    /// a create finds what it made, by its name and its marks.
+    /// Whether to send it again after `failure`. A delete whose answer was lost would find nothing and seem to have failed, an
+    /// update would meet its own; a create finds what it made, by its name and its marks. Watches are begun again by whoever
+    /// watches.
     fn may_repeat(&self, failure: &Failure) -> bool {
         match failure {
-            Failure::Cluster(ClusterError::Broken(_)) | Failure::Transport(_) => self.verb != Verb::Delete,
+            Failure::Cluster(ClusterError::Broken(_)) | Failure::Transport(_) => {
+                matches!(self.verb, Verb::Get | Verb::List | Verb::Create)
+            }
             Failure::Cluster(ClusterError::Unreachable(_)) => matches!(self.verb, Verb::Get | Verb::List),
             _ => false,
         }
@@ -111,6 +124,8 @@ impl Verb {
         match self {
             Self::Get => "get",
             Self::List => "list",
+            Self::Watch => "watch",
+            Self::Update => "update",
             Self::Create => "create",
             Self::Delete => "delete",
         }
@@ -118,7 +133,8 @@ impl Verb {
 
     fn method(self) -> Method {
         match self {
-            Self::Get | Self::List => Method::GET,
+            Self::Get | Self::List | Self::Watch => Method::GET,
+            Self::Update => Method::PUT,
             Self::Create => Method::POST,
             Self::Delete => Method::DELETE,
         }
@@ -132,12 +148,20 @@ impl Resource {
             Self::Namespaces => "namespaces",
             Self::Jobs => "jobs",
             Self::Pods => "pods",
+            Self::Leases => "leases",
+            Self::Logs => "pods/log",
         }
     }
 }
 
 /// The answer to `call`, within `deadline` altogether.
 pub(super) async fn send(client: &Client, call: &Call<'_>, deadline: Duration) -> Result<Value, Failure> {
+    let answer = bytes(client, call, deadline).await?;
+    serde_json::from_slice(&answer).map_err(|error| Failure::Garbled(error.to_string()))
+}
+
+/// The same as it came: logs are no JSON.
+pub(super) async fn bytes(client: &Client, call: &Call<'_>, deadline: Duration) -> Result<Bytes, Failure> {
     let repeatedly = async {
         match attempt(client, call).await {
             Err(failure) if call.may_repeat(&failure) => {
@@ -155,16 +179,29 @@ pub(super) async fn send(client: &Client, call: &Call<'_>, deadline: Duration) -
     tokio::time::timeout(deadline, repeatedly).await.unwrap_or(Err(Failure::TimedOut))
 }
 
-async fn attempt(client: &Client, call: &Call<'_>) -> Result<Value, Failure> {
+/// What a watch goes on to say; `deadline` is for its beginning.
+pub(super) async fn open(client: &Client, call: &Call<'_>, deadline: Duration) -> Result<Body, Failure> {
+    tokio::time::timeout(deadline, begin(client, call)).await.unwrap_or(Err(Failure::TimedOut))
+}
+
+async fn attempt(client: &Client, call: &Call<'_>) -> Result<Bytes, Failure> {
+    whole(begin(client, call).await?).await
+}
+
+/// The body of an answer that is no refusal.
+async fn begin(client: &Client, call: &Call<'_>) -> Result<Body, Failure> {
     let request = call.request().map_err(|error| Failure::Garbled(error.to_string()))?;
-    let answer = client.send(request).await.map_err(Failure::of)?;
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, LARGEST_ANSWER).collect().await;
-    let body = body.map_err(|error| Failure::Transport(error.to_string()))?.to_bytes();
+    let (head, body) = client.send(request).await.map_err(Failure::of)?.into_parts();
     if head.status.is_success() {
-        return serde_json::from_slice(&body).map_err(|error| Failure::Garbled(error.to_string()));
+        return Ok(body);
     }
+    let body = whole(body).await?;
     Err(Failure::Refused(Box::new(refusal(&Response::from_parts(head, ()), &body))))
+}
+
+async fn whole(body: Body) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, LARGEST_ANSWER).collect().await;
+    Ok(body.map_err(|error| Failure::Transport(error.to_string()))?.to_bytes())
 }
 
 /// Kubernetes says what is wrong in a Status; what stands before it (a balancer, a proxy) may not.
@@ -194,11 +231,23 @@ mod tests {
                 "/apis/batch/v1/namespaces/n/jobs/j",
             ),
             (
+                Call::new(Verb::Get, Resource::Logs).within("n").named("p").with("previous", Some(true)),
+                "/api/v1/namespaces/n/pods/p/log?previous=true",
+            ),
+            (
                 Call::new(Verb::List, Resource::Pods)
                     .within("n")
                     .with("labelSelector", Some("a in (b, c)"))
                     .with("limit", None::<u8>),
                 "/api/v1/namespaces/n/pods?labelSelector=a+in+%28b%2C+c%29",
+            ),
+            (
+                Call::new(Verb::Watch, Resource::Jobs).with("watch", Some(true)),
+                "/apis/batch/v1/jobs?watch=true",
+            ),
+            (
+                Call::new(Verb::Update, Resource::Leases).within("n").named("l"),
+                "/apis/coordination.k8s.io/v1/namespaces/n/leases/l",
             ),
         ] {
             assert_eq!(call.path(), path);

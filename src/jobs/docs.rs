@@ -5,24 +5,27 @@ use std::collections::BTreeMap;
 use utoipa::{
     IntoResponses, Modify, OpenApi, ToSchema,
     openapi::{
-        ContentBuilder, Ref, RefOr, ResponseBuilder,
+        ContentBuilder, ObjectBuilder, Ref, RefOr, Required, ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         response::Response,
+        schema::Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
-use super::{alias, job, namespaces};
+use super::{CLUSTER, alias, clusters, events, in_cluster, job, logs, namespaces, past};
 use crate::problem::Document;
 
 #[derive(OpenApi)]
 #[openapi(
     paths(
+        clusters::list,
         namespaces::create, namespaces::list, namespaces::show, namespaces::remove,
-        job::create, job::list, job::show, job::remove,
+        job::create, job::list, job::show, job::remove, logs::show, events::follow, past::show,
         alias::create_job, alias::delete_job, alias::job_status, alias::create_namespace, alias::delete_namespace,
     ),
     tags((name = "jobs", description = "Kubernetes Jobs on EKS, where a cluster is configured")),
-    modifiers(&Tokens),
+    modifiers(&Tokens, &BelowClusters),
 )]
 pub(crate) struct Api;
 
@@ -39,13 +42,51 @@ impl Modify for Tokens {
     }
 }
 
+/// The same routes below each cluster, documented by what is written about them once.
+struct BelowClusters;
+
+impl Modify for BelowClusters {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let paths = &mut document.paths.paths;
+        let below: Vec<_> =
+            paths.iter().filter_map(|(path, item)| Some((in_cluster(path)?, item.clone()))).collect();
+        for (path, mut item) in below {
+            for operation in methods(&mut item).into_iter().flatten() {
+                name_cluster(operation);
+            }
+            paths.insert(path.to_owned(), item);
+        }
+    }
+}
+
+fn methods(item: &mut PathItem) -> [Option<&mut Operation>; 5] {
+    [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete].map(Option::as_mut)
+}
+
+fn name_cluster(operation: &mut Operation) {
+    // Ids are unique in a document.
+    operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_in_cluster"));
+    operation.parameters.get_or_insert_default().insert(0, RefOr::T(cluster_parameter()));
+}
+
+fn cluster_parameter() -> Parameter {
+    let name = ObjectBuilder::new().schema_type(Type::String).max_length(Some(100));
+    ParameterBuilder::new()
+        .name(CLUSTER)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("One of those that `GET /api/v1/clusters` lists"))
+        .schema(Some(name.pattern(Some("^[0-9A-Za-z][A-Za-z0-9_-]*$"))))
+        .build()
+}
+
 /// What every route may answer.
 const ALWAYS: [(&str, &str); 9] = [
     ("400", "A malformed Host header"),
     ("401", "No token, or one that is not accepted"),
     (
         "403",
-        "The token lacks the scope, JOBS_NAMESPACES does not open the namespace, nobody can sign in, EKS_CLUSTER_NAME is not set, or this service's role in the cluster lacks a permission",
+        "The token lacks the scope, JOBS_NAMESPACES does not open the namespace, nobody can sign in, no cluster is configured, or this service's role in the cluster lacks a permission",
     ),
     ("404", "There is no such thing"),
     ("422", "Something that is named is not acceptable; each field is named"),
@@ -53,7 +94,7 @@ const ALWAYS: [(&str, &str); 9] = [
     ("502", "The cluster cannot be reached, or not trusted, or does not know this service"),
     (
         "503",
-        "Too many requests at once, the issuer's keys cannot be had, the audit line cannot be written, or shutting down",
+        "Too many requests at once, the issuer's keys or the state store cannot be had, the audit line cannot be written, or shutting down",
     ),
     ("504", "The cluster did not answer in time"),
 ];

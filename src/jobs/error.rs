@@ -66,6 +66,36 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.status.is_already_exists())
     }
 
+    /// Whether an answer began and did not end well.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Transport(_) | Self::Garbled(_) | Self::Cluster(ClusterError::Broken(_)))
+    }
+
+    /// For the log.
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Self::Refused(refusal) => {
+                format!("Kubernetes refused with {}: {}", refusal.code, refusal.status.message)
+            }
+            Self::Cluster(error) => log::chain(error),
+            Self::Transport(error) | Self::Garbled(error) => error.clone(),
+            Self::TimedOut => "the cluster did not answer in time".to_owned(),
+        }
+    }
+
+    /// Why one object has nothing to say, if that is all there is to it.
+    pub(super) fn of_the_object(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => refusal.of_the_object(),
+            _ => None,
+        }
+    }
+
+    /// Whether Kubernetes said so itself.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code != StatusCode::UNAUTHORIZED)
+    }
+
     /// What the caller of this service is told. `draft` is what the caller wanted to create.
     pub(super) fn problem(self, call: &Call<'_>, draft: Option<&Draft>) -> Problem {
         match self {
@@ -127,13 +157,27 @@ fn bad_gateway(detail: impl fmt::Display, call: &Call<'_>) -> Problem {
 /// A change that was not answered may have been made.
 fn unknown(call: &Call<'_>) -> &'static str {
     match call.verb {
-        Verb::Get | Verb::List => "",
+        Verb::Get | Verb::List | Verb::Watch => "",
         Verb::Create => "; it may have been created: with an Idempotency-Key you can safely ask again",
+        Verb::Update => "; it may have been changed",
         Verb::Delete => "; it may have been deleted: look before you ask again",
     }
 }
 
 impl Refusal {
+    /// Why one object has nothing to say, in Kubernetes' words; `None` when the reason is who asks, or the whole cluster.
+    pub(super) fn of_the_object(&self) -> Option<String> {
+        match self.code {
+            StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Some(clipped(&self.status.message)),
+            // Those words name the node's address.
+            code if code.is_server_error() => {
+                self.log();
+                Some("its node does not answer".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     fn problem(self, call: &Call<'_>, draft: Option<&Draft>) -> Problem {
         match self.code {
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => self.invalid(call, draft),

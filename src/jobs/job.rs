@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
@@ -19,7 +19,7 @@ use super::{
     manifest::{Draft, Name, NewJob},
     namespaces::{Deleted, next, uncached},
     pointer::Pointer,
-    request::{Query, etag, segments},
+    request::{InPath, Query, etag},
     status::{self, JobStatus},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Pods of one Job that are looked at.
-const MOST_PODS: u32 = 100;
+pub(super) const MOST_PODS: u32 = 100;
 
 /// Some Jobs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,10 +55,9 @@ pub(super) async fn create(
     State(jobs): State<Arc<Jobs>>,
     who: Principal,
     audit: Audit,
-    path: Result<Path<String>, PathRejection>,
+    InPath([namespace]): InPath<1>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let namespace = segments(path)?;
     audit.namespace(&namespace);
     let (head, body) = jobs.read(request).await?;
     let (created, job) = jobs.create_job(&head.headers, &who, &audit, &namespace, &body).await?;
@@ -77,10 +76,9 @@ pub(super) async fn create(
     security(("token" = ["jobs:read"])))]
 pub(super) async fn list(
     State(jobs): State<Arc<Jobs>>,
-    path: Result<Path<String>, PathRejection>,
+    InPath([namespace]): InPath<1>,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    let namespace = segments(path)?;
     jobs.check_namespace(&namespace)?;
     let query = Query::of(&uri);
     let call = Call::new(Verb::List, Resource::Jobs)
@@ -104,9 +102,8 @@ pub(super) async fn list(
     security(("token" = ["jobs:read"])))]
 pub(super) async fn show(
     State(jobs): State<Arc<Jobs>>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    InPath([namespace, name]): InPath<2>,
 ) -> Result<Response, Problem> {
-    let (namespace, name) = segments(path)?;
     let job = jobs.job_status(&namespace, &name).await?;
     let etag = etag(&job.uid);
     let mut response = uncached(StatusCode::OK, job);
@@ -127,11 +124,10 @@ pub(super) async fn show(
 pub(super) async fn remove(
     State(jobs): State<Arc<Jobs>>,
     audit: Audit,
-    path: Result<Path<(String, String)>, PathRejection>,
+    InPath([namespace, name]): InPath<2>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (namespace, name) = segments(path)?;
     let deleted = jobs.delete_job(&headers, &audit, &namespace, &name, &Query::of(&uri)).await?;
     Ok(uncached(StatusCode::ACCEPTED, deleted))
 }
@@ -203,7 +199,7 @@ impl Jobs {
 }
 
 /// The selector of a Job's own pods, as Kubernetes made it: others may carry its name.
-fn pods_of(job: &Value) -> Option<String> {
+pub(super) fn pods_of(job: &Value) -> Option<String> {
     let labels = Pointer::root(job).at("spec").at("selector").at("matchLabels");
     let terms: Vec<_> = labels
         .members()

@@ -8,31 +8,42 @@
 //! - [`manifest`]: a request's body to the Job that is sent, defaults included.
 //! - [`policy`]: what a Job may ask for.
 //! - [`idempotency`]: a create that is asked for twice.
-//! - [`status`]: a Job and its pods, explained.
+//! - [`status`]: a Job and its pods, explained; [`history`]: what became of a Job.
 //! - [`mod@pointer`]: where in a document something stands.
 //!
 //! Around it:
 //!
 //! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
+//! - [`clusters`]: which clusters there are, and the same routes below each.
+//! - [`logs`], [`events`]: what a Job's pods write, and how it changes; `follow`: one watch for all who ask.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
+//! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
 //! - [`docs`]: all of it for `/openapi.json`.
 
 pub mod alias;
 mod api;
 pub mod cluster;
+pub mod clusters;
 mod create;
 pub mod docs;
 mod error;
+pub mod events;
+mod follow;
+pub mod history;
 pub mod idempotency;
 pub mod job;
+pub mod lease;
+pub mod logs;
 pub mod manifest;
 pub mod names;
 pub mod namespaces;
+pub mod past;
 pub mod pointer;
 pub mod policy;
 mod request;
 pub mod status;
+pub mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,12 +51,16 @@ use axum::{
     http::{Method, StatusCode},
     routing::{MethodRouter, delete, get, post},
 };
+use kube::Client;
 use serde_json::Value;
 
+pub use self::follow::Followed;
 use self::{
     api::Call,
     cluster::Cluster,
+    clusters::Everywhere,
     error::Failure,
+    events::Delivery,
     names::{Images, Namespaces},
 };
 use crate::{
@@ -53,17 +68,49 @@ use crate::{
         access::{Access, Guarded},
         scope::Scope,
     },
+    lifecycle::Lifecycle,
     problem::{FieldError, Problem},
+    store::ledger::Ledger,
 };
 
-/// All namespaces.
-pub const NAMESPACES: &str = "/api/v1/namespaces";
-/// One of them.
-pub const NAMESPACE: &str = "/api/v1/namespaces/{namespace}";
-/// The Jobs in it.
-pub const JOBS: &str = "/api/v1/namespaces/{namespace}/jobs";
-/// One of those.
-pub const JOB: &str = "/api/v1/namespaces/{namespace}/jobs/{name}";
+/// What names the cluster in a path.
+const CLUSTER: &str = "cluster";
+
+/// Paths, each as it is, for the default cluster, and below one of the clusters.
+macro_rules! paths {
+    ($($(#[$doc:meta])* $name:ident = $path:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = concat!("/api/v1", $path);)*
+
+        /// The same path below one of the clusters, where it has one.
+        #[must_use]
+        pub fn in_cluster(path: &str) -> Option<&'static str> {
+            match path {
+                $($name => Some(concat!("/api/v1/clusters/{cluster}", $path)),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+paths! {
+    /// All namespaces.
+    NAMESPACES = "/namespaces";
+    /// One of them.
+    NAMESPACE = "/namespaces/{namespace}";
+    /// The Jobs in it.
+    JOBS = "/namespaces/{namespace}/jobs";
+    /// One of those.
+    JOB = "/namespaces/{namespace}/jobs/{name}";
+    /// What its pods write.
+    LOGS = "/namespaces/{namespace}/jobs/{name}/logs";
+    /// How it changes.
+    EVENTS = "/namespaces/{namespace}/jobs/{name}/events";
+    /// What became of it.
+    JOB_HISTORY = "/namespaces/{namespace}/jobs/{name}/history";
+}
+
+/// All clusters.
+pub const CLUSTERS: &str = "/api/v1/clusters";
 
 /// The original's names.
 pub const CREATE_JOB: &str = "/api/eks-create-job";
@@ -82,8 +129,10 @@ const LONGEST_CALL: Duration = Duration::from_secs(10);
 /// What the routes share.
 #[derive(Debug, Clone)]
 pub struct Jobs {
-    /// Where Jobs run; without one, every route says that there are none.
+    /// Where Jobs run, unless a path names another; without one, every route says that there are none.
     pub cluster: Option<Cluster>,
+    /// Those that paths may name, the one above among them.
+    pub clusters: Vec<Cluster>,
     /// Which namespaces may be touched.
     pub namespaces: Namespaces,
     /// Which images may run.
@@ -92,6 +141,14 @@ pub struct Jobs {
     pub max_body_bytes: usize,
     /// Longest time for one call to Kubernetes.
     pub call_deadline: Duration,
+    /// What became of Jobs.
+    pub ledger: Ledger,
+    /// How events are delivered.
+    pub delivery: Delivery,
+    /// Whether the process is to stop: events then end.
+    pub lifecycle: Lifecycle,
+    /// The Jobs that somebody follows.
+    pub followed: Followed,
 }
 
 /// What one call may take of a request's time: half, so that a second one still has some, and at most ten seconds.
@@ -110,14 +167,27 @@ pub struct Operation {
     /// What the caller must have been given.
     pub scope: Scope,
     answer: MethodRouter<Arc<Jobs>>,
+    /// Whether the path names the cluster.
+    is_in_cluster: bool,
 }
 
 /// Every route there is: the router is made from it, and so are the tests of who may call what.
 #[must_use]
 pub fn operations() -> Vec<Operation> {
+    let mut operations = table();
+    operations.extend(table().into_iter().filter_map(|operation| {
+        Some(Operation { path: in_cluster(operation.path)?, is_in_cluster: true, ..operation })
+    }));
+    operations
+}
+
+/// The routes of the default cluster, and those of none.
+fn table() -> Vec<Operation> {
     use Scope::{JobsRead, JobsWrite, NamespacesWrite};
-    let operation = |method, path, scope, answer| Operation { method, path, scope, answer };
+    let operation =
+        |method, path, scope, answer| Operation { method, path, scope, answer, is_in_cluster: false };
     vec![
+        operation(Method::GET, CLUSTERS, JobsRead, get(clusters::list)),
         operation(Method::POST, NAMESPACES, NamespacesWrite, post(namespaces::create)),
         operation(Method::GET, NAMESPACES, JobsRead, get(namespaces::list)),
         operation(Method::GET, NAMESPACE, JobsRead, get(namespaces::show)),
@@ -126,6 +196,9 @@ pub fn operations() -> Vec<Operation> {
         operation(Method::GET, JOBS, JobsRead, get(job::list)),
         operation(Method::GET, JOB, JobsRead, get(job::show)),
         operation(Method::DELETE, JOB, JobsWrite, delete(job::remove)),
+        operation(Method::GET, JOB_HISTORY, JobsRead, get(past::show)),
+        operation(Method::GET, LOGS, JobsRead, get(logs::show)),
+        operation(Method::GET, EVENTS, JobsRead, get(events::follow)),
         operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),
         operation(Method::DELETE, DELETE_JOB, JobsWrite, delete(alias::delete_job)),
         operation(Method::GET, JOB_STATUS, JobsRead, get(alias::job_status)),
@@ -137,10 +210,15 @@ pub fn operations() -> Vec<Operation> {
 /// The routes, behind their guard.
 #[must_use]
 pub fn routes(jobs: Jobs, access: &Access) -> Guarded {
-    let jobs = Arc::new(jobs);
-    let with_jobs =
-        |operation: Operation| (operation.path, operation.scope, operation.answer.with_state(jobs.clone()));
-    access.guard(operations().into_iter().map(with_jobs))
+    let everywhere = Everywhere::new(jobs);
+    let answered = |operation: Operation| {
+        let answer = match operation.is_in_cluster {
+            true => everywhere.by_path(operation.answer, &operation.method),
+            false => operation.answer.with_state(everywhere.default.clone()),
+        };
+        (operation.path, operation.scope, answer)
+    };
+    access.guard(operations().into_iter().map(answered))
 }
 
 impl Jobs {
@@ -150,15 +228,27 @@ impl Jobs {
     /// 403 where there is none.
     fn cluster(&self) -> Result<&Cluster, Problem> {
         self.cluster.as_ref().ok_or_else(|| {
-            Problem::new(StatusCode::FORBIDDEN, "Jobs are not enabled here: EKS_CLUSTER_NAME is not set")
+            let detail = "Jobs are not enabled here: neither EKS_CLUSTER_NAME nor EKS_CLUSTERS is set";
+            Problem::new(StatusCode::FORBIDDEN, detail)
         })
     }
 
     async fn send(&self, call: &Call<'_>) -> Result<Value, Failure> {
-        match &self.cluster {
-            Some(cluster) => api::send(cluster.client(), call, self.call_deadline).await,
-            None => Err(Failure::Garbled("there is no cluster".to_owned())),
+        let answer = api::send(self.client()?, call, self.call_deadline).await;
+        self.noted(answer)
+    }
+
+    fn client(&self) -> Result<&Client, Failure> {
+        let cluster = self.cluster.as_ref().map(Cluster::client);
+        cluster.ok_or_else(|| Failure::Garbled("there is no cluster".to_owned()))
+    }
+
+    /// Remembers whether the cluster answered.
+    fn noted<T>(&self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if let Some(cluster) = &self.cluster {
+            cluster.saw(answer.as_ref().map_or_else(Failure::is_an_answer, |_| true));
         }
+        answer
     }
 
     /// The answer to a call whose failure needs no further thought.

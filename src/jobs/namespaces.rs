@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{Request, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use super::{
     names,
     pointer::{Pointer, escaped},
     policy::OWN_PREFIX,
-    request::{Query, check_match, etag, segments},
+    request::{InPath, Query, check_match, etag},
     status::{is_managed, labels, text},
 };
 use crate::{
@@ -131,9 +131,8 @@ pub(super) async fn list(State(jobs): State<Arc<Jobs>>, uri: Uri) -> Result<Resp
     security(("token" = ["jobs:read"])))]
 pub(super) async fn show(
     State(jobs): State<Arc<Jobs>>,
-    path: Result<Path<String>, PathRejection>,
+    InPath([name]): InPath<1>,
 ) -> Result<Response, Problem> {
-    let name = segments(path)?;
     jobs.check_namespace(&name)?;
     let namespace = of(&jobs.ask(&Call::new(Verb::Get, Resource::Namespaces).named(&name)).await?);
     let etag = etag(&namespace.uid);
@@ -153,10 +152,9 @@ pub(super) async fn show(
 pub(super) async fn remove(
     State(jobs): State<Arc<Jobs>>,
     audit: Audit,
-    path: Result<Path<String>, PathRejection>,
+    InPath([name]): InPath<1>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let name = segments(path)?;
     let deleted = jobs.delete_namespace(&headers, &audit, &name).await?;
     Ok(uncached(StatusCode::ACCEPTED, deleted))
 }

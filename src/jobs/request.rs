@@ -1,23 +1,18 @@
 //! What a request says, read.
 
-use std::borrow::Cow;
-
 use axum::{
-    extract::{Path, Request, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts},
+    extract::{FromRequestParts, RawPathParams, Request},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde_json::Value;
 
-use super::Jobs;
+use super::{CLUSTER, Jobs};
+pub(super) use crate::http::query::{MOST, Query};
 use crate::{
     http::json,
     problem::{FieldError, Problem},
 };
 
-/// Objects in one answer, if the caller does not say how many.
-const DEFAULT_LIMIT: u32 = 100;
-/// Most of them.
-pub(super) const MOST: u32 = 500;
 /// Longest selector or continuation, in bytes.
 const LONGEST_PARAMETER: usize = 4096;
 
@@ -35,50 +30,40 @@ impl Jobs {
     }
 }
 
-/// What a path names.
-///
-/// # Errors
-/// 422 when it is no UTF-8.
-pub(super) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
-    let path = path.map(|Path(segments)| segments);
-    path.map_err(|_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the path is no UTF-8"))
+/// What a path names, in its order, but for the cluster: a handler answers with and without one.
+pub(super) struct InPath<const N: usize>(pub(super) [String; N]);
+
+impl<S: Send + Sync, const N: usize> FromRequestParts<S> for InPath<N> {
+    type Rejection = Problem;
+
+    /// # Errors
+    /// 422 when it is no UTF-8.
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let no_utf8 = |_| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the path is no UTF-8");
+        let named = RawPathParams::from_request_parts(head, state).await.map_err(no_utf8)?;
+        let named = named.iter().filter(|(name, _)| *name != CLUSTER).map(|(_, value)| value.to_owned());
+        <[String; N]>::try_from(named.collect::<Vec<_>>()).map(Self).map_err(|named| {
+            tracing::error!(
+                expected = N,
+                found = named.len(),
+                "A handler has a route that names something else"
+            );
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this route is not what its handler expects")
+        })
+    }
 }
 
-/// A query's parameters. Unknown ones are ignored.
-pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-impl<'a> Query<'a> {
-    pub(super) fn of(uri: &'a Uri) -> Self {
-        Self(form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect())
-    }
-
-    /// A parameter, if it is given.
+impl Query<'_> {
+    /// `true` or `false`; `false` when it is not given.
     ///
     /// # Errors
-    /// 422 when it is given twice: which one was meant cannot be known.
-    pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut given = self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| &**value);
-        match (given.next(), given.next()) {
-            (_, Some(_)) => {
-                Err(Problem::invalid(vec![FieldError::field(name, "must be given once at most")]))
-            }
-            (value, None) => Ok(value),
+    /// 422 when it is neither.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.one(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Problem::invalid(vec![FieldError::field(name, "must be true or false")])),
         }
-    }
-
-    /// How many objects to list.
-    ///
-    /// # Errors
-    /// 422 when it is no such number.
-    pub(super) fn limit(&self) -> Result<u32, Problem> {
-        let Some(limit) = self.one("limit")? else { return Ok(DEFAULT_LIMIT) };
-        // Digits alone: Rust's own parser would take a sign too.
-        let digits = Some(limit).filter(|limit| limit.bytes().all(|byte| byte.is_ascii_digit()));
-        let limit = digits.and_then(|limit| limit.parse().ok()).filter(|limit| (1..=MOST).contains(limit));
-        limit.ok_or_else(|| {
-            let detail = format!("must be a whole number from 1 to {MOST}");
-            Problem::invalid(vec![FieldError::field("limit", detail)])
-        })
     }
 
     /// A parameter that Kubernetes understands, passed on as it is.

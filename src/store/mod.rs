@@ -1,15 +1,18 @@
-//! The shared state: where each caller's sequence stands, one port and an adapter for each database.
+//! The shared state: where each caller's sequence stands, and what happened; two ports, and an adapter for each database.
 //!
-//! - [`Store`] is the port, and its documentation the contract that `tests/api/contract.rs` holds every
-//!   adapter to.
-//! - [`state::State`] is what the rest of the service sees of it: deadlines, expiry, health.
+//! - [`Store`] is the port to sequences, [`records::Records`] the one to what happened; their documentation is the
+//!   contract that `tests/api/contract.rs` and `tests/api/records.rs` hold every adapter to.
+//! - [`state::State`] is what the rest of the service sees of the first: deadlines, expiry, health; [`ledger::Ledger`] of
+//!   the second.
 //! - `sqlite`, `postgres` and `dynamodb` are the adapters, each behind the feature of its name.
 
 #[cfg(feature = "dynamodb")]
 pub mod dynamodb;
+pub mod ledger;
 pub mod location;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod records;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod state;
@@ -19,6 +22,7 @@ use std::{fmt, sync::Arc};
 use futures_util::future::BoxFuture;
 use ring::digest::{Context, SHA256};
 
+use self::records::Records;
 use crate::{config::Config, store::location::Location};
 
 /// A moment in whole seconds since 1970. It is passed in: stores have no clock of their own, so all
@@ -55,6 +59,11 @@ pub trait Store: Send + Sync + 'static {
     /// how many. What has expired counts as absent, removed or not.
     fn remove_expired(&self, now: Seconds, at_most: u32) -> Answer<'_, u64>;
 }
+
+/// What every adapter is: both ports of one database.
+pub trait Database: Store + Records {}
+
+impl<T: Store + Records> Database for T {}
 
 /// One call of [`Store::next`].
 #[derive(Debug, Clone)]
@@ -168,7 +177,7 @@ impl std::error::Error for StoreError {
 ///
 /// # Errors
 /// When this build does not carry that store, or the system refuses what it needs to begin with.
-pub fn open(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+pub fn open(config: &Config) -> Result<Arc<dyn Database>, StoreError> {
     let location: &Location = &config.state_url;
     match location {
         #[cfg(feature = "sqlite")]

@@ -2,7 +2,9 @@
 
 use std::{fs::File, io::BufReader, path::Path, sync::Arc};
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Transaction,
+};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio::sync::OnceCell;
 use tokio_postgres::{
@@ -12,10 +14,17 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Answer, Seconds, SequenceId, Step, Store, StoreError, location::Server};
+use super::{
+    Answer, Seconds, SequenceId, Step, Store, StoreError,
+    location::Server,
+    records::{self, Change, Page, Query, Record, Records},
+};
 
 /// Changes to the schema, oldest first, numbered from 1.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/postgres/0001_sequences.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_sequences.sql"),
+    include_str!("../../migrations/postgres/0002_records.sql"),
+];
 
 /// The lock that one of several processes starting together holds while it changes the schema: two
 /// numbers of no meaning, the same in every version of this service.
@@ -69,13 +78,17 @@ impl Postgres {
         sql: &str,
         values: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(sql, values).await?.pop())
+    }
+
+    async fn rows(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, StoreError> {
         let mut lease = self.lease().await?;
         let client = lease.client()?;
         let types: Vec<Type> = values.iter().map(|(_, kind)| kind.clone()).collect();
         let values: Vec<_> = values.iter().map(|(value, _)| *value).collect();
         let answer = async {
             let statement = client.prepare_typed_cached(sql, &types).await?;
-            client.query_opt(&statement, &values).await
+            client.query(&statement, &values).await
         };
         let answer = answer.await;
         lease.end();
@@ -157,6 +170,143 @@ impl Store for Postgres {
                     SELECT retry FROM fibonacci_retries WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
                 ) RETURNING 1
             ) SELECT (SELECT count(*) FROM sequences) + (SELECT count(*) FROM retries)";
+            let values: [(&(dyn ToSql + Sync), Type); 2] =
+                [(&signed(now), Type::INT8), (&i64::from(at_most), Type::INT8)];
+            self.index(sql, &values).await.map(Option::unwrap_or_default)
+        })
+    }
+}
+
+impl Postgres {
+    /// All of it in one transaction, unless the entry is there.
+    async fn write(
+        &self,
+        entry: Option<(Record, Seconds)>,
+        changes: Vec<Change>,
+    ) -> Result<bool, StoreError> {
+        records::check(entry.as_ref().map(|(entry, _)| entry), &changes)?;
+        let mut lease = self.lease().await?;
+        let answer = async {
+            let transaction = lease.client()?.transaction().await.map_err(StoreError::new)?;
+            let written = write_all(&transaction, entry, &changes).await.map_err(StoreError::new)?;
+            transaction.commit().await.map_err(StoreError::new)?;
+            Ok(written)
+        };
+        let answer = answer.await;
+        // After a failure the connection may be in the middle of something.
+        if answer.is_ok() {
+            lease.end();
+        }
+        answer
+    }
+
+    async fn page(&self, query: &Query) -> Result<Page, StoreError> {
+        let (beyond, order) = if query.newest_first { ("<", "DESC") } else { (">", "ASC") };
+        let (log, limit) = (query.log.as_str(), i64::from(query.limit) + 1);
+        let (from, to, now) = (signed(query.from), signed(query.to), signed(query.now));
+        let mut sql = "SELECT name, log, place, namespace, caller, body, expires_at FROM records
+            WHERE log = $1 AND place BETWEEN $2 AND $3 AND expires_at > $4"
+            .to_owned();
+        let mut values: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&log, Type::TEXT), (&from, Type::INT8), (&to, Type::INT8), (&now, Type::INT8)];
+        for (column, value) in [("namespace", &query.namespace), ("caller", &query.caller)] {
+            if let Some(value) = value {
+                values.push((value, Type::TEXT));
+                sql.push_str(&format!(" AND {column} = ${}", values.len()));
+            }
+        }
+        let after = query.after.as_ref().map(|after| (signed(after.place), &after.name));
+        if let Some((place, name)) = &after {
+            values.extend([(place as &(dyn ToSql + Sync), Type::INT8), (name, Type::TEXT)]);
+            sql.push_str(&format!(
+                " AND (place, name) {beyond} (${}, ${} COLLATE \"C\")",
+                values.len() - 1,
+                values.len()
+            ));
+        }
+        values.push((&limit, Type::INT8));
+        sql.push_str(&format!(" ORDER BY place {order}, name {order} LIMIT ${}", values.len()));
+        let rows = self.rows(&sql, &values).await?;
+        let records = rows.iter().map(record).collect::<Result<_, _>>().map_err(StoreError::new)?;
+        Ok(Page::of(records, query.limit))
+    }
+}
+
+async fn write_all(
+    transaction: &Transaction<'_>,
+    entry: Option<(Record, Seconds)>,
+    changes: &[Change],
+) -> Result<bool, tokio_postgres::Error> {
+    if let Some((entry, now)) = entry
+        && put(transaction, &entry, signed(now)).await? == 0
+    {
+        return Ok(false);
+    }
+    for change in changes {
+        match change {
+            Change::Put(record) => put(transaction, record, NEVER).await?,
+            Change::Remove(name) => {
+                let remove = transaction.prepare_cached("DELETE FROM records WHERE name = $1").await?;
+                transaction.execute(&remove, &[&name.as_str()]).await?
+            }
+        };
+    }
+    Ok(true)
+}
+
+/// One of its name stays, unless that has expired by then.
+async fn put(
+    transaction: &Transaction<'_>,
+    record: &Record,
+    unless_kept_at: i64,
+) -> Result<u64, tokio_postgres::Error> {
+    let sql = "INSERT INTO records AS known (name, log, place, namespace, caller, body, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (name) DO UPDATE SET log = excluded.log, place = excluded.place, namespace = excluded.namespace,
+            caller = excluded.caller, body = excluded.body, expires_at = excluded.expires_at
+        WHERE known.expires_at <= $8";
+    let put = transaction.prepare_cached(sql).await?;
+    let values: [&(dyn ToSql + Sync); 8] = [
+        &record.name.as_str(),
+        &record.log.as_str(),
+        &signed(record.place),
+        &record.namespace,
+        &record.caller,
+        &record.body,
+        &record.keep_until.map_or(NEVER, signed),
+        &unless_kept_at,
+    ];
+    transaction.execute(&put, &values).await
+}
+
+fn record(row: &Row) -> Result<Record, tokio_postgres::Error> {
+    let expires_at = row.try_get::<_, i64>(6)?;
+    let keep_until = (expires_at != NEVER).then(|| expires_at.unsigned_abs());
+    let place = row.try_get::<_, i64>(2)?.unsigned_abs();
+    let (names, tags) = ((row.try_get(0)?, row.try_get(1)?), (row.try_get(3)?, row.try_get(4)?));
+    Ok(records::record(names, place, tags, row.try_get(5)?, keep_until))
+}
+
+impl Records for Postgres {
+    fn enter(&self, entry: Record, changes: Vec<Change>, now: Seconds) -> Answer<'_, bool> {
+        Box::pin(self.write(Some((entry, now)), changes))
+    }
+
+    fn change(&self, changes: Vec<Change>) -> Answer<'_, ()> {
+        Box::pin(async move { self.write(None, changes).await.map(drop) })
+    }
+
+    fn read(&self, query: Query) -> Answer<'_, Page> {
+        Box::pin(async move { self.page(&query).await })
+    }
+
+    fn forget(&self, now: Seconds, at_most: u32) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let sql = "WITH gone AS (
+                DELETE FROM records WHERE name IN (
+                    SELECT name FROM records WHERE expires_at <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+                ) RETURNING 1
+            ) SELECT count(*) FROM gone";
             let values: [(&(dyn ToSql + Sync), Type); 2] =
                 [(&signed(now), Type::INT8), (&i64::from(at_most), Type::INT8)];
             self.index(sql, &values).await.map(Option::unwrap_or_default)

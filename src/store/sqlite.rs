@@ -10,13 +10,19 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Seconds, SequenceId, Step, Store, StoreError};
+use super::{
+    Answer, Seconds, SequenceId, Step, Store, StoreError,
+    records::{self, Change, Page, Query, Record, Records},
+};
 
 /// Changes to the schema, oldest first; `user_version` counts those that a file has seen.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_sequences.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_sequences.sql"),
+    include_str!("../../migrations/sqlite/0002_records.sql"),
+];
 
 /// Calls that may wait for the thread; more wait to be let in.
 const QUEUE: usize = 1024;
@@ -92,6 +98,110 @@ impl Store for Sqlite {
             })
         })
     }
+}
+
+impl Records for Sqlite {
+    fn enter(&self, entry: Record, changes: Vec<Change>, now: Seconds) -> Answer<'_, bool> {
+        if let Err(error) = records::check(Some(&entry), &changes) {
+            return Box::pin(async { Err(error) });
+        }
+        self.call(true, move |connection| {
+            let is_new = put(connection, &entry, Some(now))?;
+            if is_new {
+                changes.iter().try_for_each(|change| apply(connection, change))?;
+            }
+            Ok(is_new)
+        })
+    }
+
+    fn change(&self, changes: Vec<Change>) -> Answer<'_, ()> {
+        if let Err(error) = records::check(None, &changes) {
+            return Box::pin(async { Err(error) });
+        }
+        self.call(true, move |connection| changes.iter().try_for_each(|change| apply(connection, change)))
+    }
+
+    fn read(&self, query: Query) -> Answer<'_, Page> {
+        self.call(false, move |connection| read(connection, &query))
+    }
+
+    fn forget(&self, now: Seconds, at_most: u32) -> Answer<'_, u64> {
+        self.call(true, move |connection| {
+            let sql = "DELETE FROM records WHERE name IN
+                (SELECT name FROM records WHERE expires_at <= ?1 LIMIT ?2)";
+            Ok(connection.prepare_cached(sql)?.execute(params![signed(now), at_most])? as u64)
+        })
+    }
+}
+
+/// Whether it was written. With a time, one of its name stays, unless that has expired by then.
+fn put(connection: &Connection, record: &Record, unless_kept_at: Option<Seconds>) -> rusqlite::Result<bool> {
+    let sql = "INSERT INTO records AS known (name, log, place, namespace, caller, body, expires_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        ON CONFLICT (name) DO UPDATE SET log = excluded.log, place = excluded.place, namespace = excluded.namespace,
+            caller = excluded.caller, body = excluded.body, expires_at = excluded.expires_at
+        WHERE known.expires_at <= ?8";
+    let values = params![
+        record.name.as_str(),
+        record.log.as_str(),
+        signed(record.place),
+        record.namespace,
+        record.caller,
+        record.body,
+        record.keep_until.map_or(NEVER, signed),
+        unless_kept_at.map_or(NEVER, signed),
+    ];
+    Ok(connection.prepare_cached(sql)?.execute(values)? > 0)
+}
+
+fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
+    match change {
+        Change::Put(record) => put(connection, record, None).map(drop),
+        Change::Remove(name) => connection
+            .prepare_cached("DELETE FROM records WHERE name = ?1")?
+            .execute([name.as_str()])
+            .map(drop),
+    }
+}
+
+fn read(connection: &Connection, query: &Query) -> rusqlite::Result<Page> {
+    let (beyond, order) = if query.newest_first { ("<", "DESC") } else { (">", "ASC") };
+    let (log, limit) = (query.log.as_str(), query.limit.saturating_add(1));
+    let (from, to, now) = (signed(query.from), signed(query.to), signed(query.now));
+    let mut sql = "SELECT name, log, place, namespace, caller, body, expires_at FROM records
+        WHERE log = ? AND place BETWEEN ? AND ? AND expires_at > ?"
+        .to_owned();
+    let mut values: Vec<&dyn ToSql> = vec![&log, &from, &to, &now];
+    // Conditions on what was not asked for would keep SQLite from the index that fits.
+    for (column, value) in [("namespace", &query.namespace), ("caller", &query.caller)] {
+        if let Some(value) = value {
+            sql.push_str(&format!(" AND {column} = ?"));
+            values.push(value);
+        }
+    }
+    let after = query.after.as_ref().map(|after| (signed(after.place), &after.name));
+    if let Some((place, name)) = &after {
+        sql.push_str(&format!(" AND (place, name) {beyond} (?, ?)"));
+        values.extend([place as &dyn ToSql, name]);
+    }
+    sql.push_str(&format!(" ORDER BY place {order}, name {order} LIMIT ?"));
+    values.push(&limit);
+    let records =
+        connection.prepare_cached(&sql)?.query_map(&*values, record)?.collect::<rusqlite::Result<_>>()?;
+    Ok(Page::of(records, query.limit))
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let number = |index| row.get::<_, i64>(index).map(i64::unsigned_abs);
+    let expires_at = row.get::<_, i64>(6)?;
+    let keep_until = (expires_at != NEVER).then(|| expires_at.unsigned_abs());
+    Ok(records::record(
+        (row.get(0)?, row.get(1)?),
+        number(2)?,
+        (row.get(3)?, row.get(4)?),
+        row.get(5)?,
+        keep_until,
+    ))
 }
 
 fn next(connection: &Connection, step: &Step) -> rusqlite::Result<Option<u64>> {

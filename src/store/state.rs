@@ -14,7 +14,10 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
-use super::{Seconds, SequenceId, Step, Store, StoreError};
+use super::{
+    Database, Seconds, SequenceId, Step, StoreError,
+    records::{Change, Page, Query, Record},
+};
 use crate::{config::Config, problem::Problem, targets::Target};
 
 /// Longest time for a call: with what surrounds it, callers have their 503 within two seconds.
@@ -33,6 +36,9 @@ const HEALTH_LASTS: Duration = Duration::from_secs(1);
 /// process may never see as many; during the call, because it runs only then.
 const STEPS_BETWEEN_REMOVALS: u32 = 256;
 
+/// The same for records: more often, because each entry is a row of its own that will expire.
+const ENTRIES_BETWEEN_REMOVALS: u32 = 64;
+
 /// Most rows that one removal takes away: a few milliseconds.
 const REMOVED_AT_ONCE: u32 = 1000;
 
@@ -43,7 +49,7 @@ pub struct State(Arc<Inner>);
 struct Inner {
     kind: &'static str,
     is_embedded: bool,
-    store: Result<Arc<dyn Store>, String>,
+    store: Result<Arc<dyn Database>, String>,
     session_ttl: Duration,
     was_used: AtomicBool,
     last_probe: Mutex<Option<(Instant, bool)>>,
@@ -86,6 +92,16 @@ impl State {
                 "the state store that STATE_URL names cannot be opened; the log says why".to_owned()
             }),
         };
+        Self::with(config, store)
+    }
+
+    /// A store that is open already, with what else the settings say: for tests.
+    #[must_use]
+    pub fn around(config: &Config, store: Arc<dyn Database>) -> Self {
+        Self::with(config, Ok(store))
+    }
+
+    fn with(config: &Config, store: Result<Arc<dyn Database>, String>) -> Self {
         Self(Arc::new(Inner {
             kind: config.state_url.kind(),
             is_embedded: config.state_url.is_embedded(),
@@ -146,6 +162,40 @@ impl State {
         Ok(self.ask(self.store()?.reset(sequence)).await?)
     }
 
+    /// Why there is no store to be used here, if so.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.0.store.as_ref().err().map(String::as_str)
+    }
+
+    /// As [`Records::enter`](super::records::Records::enter).
+    pub(super) async fn enter(
+        &self,
+        entry: Record,
+        changes: Vec<Change>,
+        now: Seconds,
+    ) -> Result<bool, Problem> {
+        let store = self.store()?;
+        let began = Instant::now();
+        let is_new = self.ask(store.enter(entry, changes, now)).await?;
+        if fastrand::u32(..ENTRIES_BETWEEN_REMOVALS) == 0 {
+            // The entry is made: what goes wrong here is nothing to the caller.
+            let left = DEADLINE.saturating_sub(began.elapsed());
+            let _ = in_time(left, store.forget(now, REMOVED_AT_ONCE)).await;
+        }
+        Ok(is_new)
+    }
+
+    /// As [`Records::change`](super::records::Records::change).
+    pub(super) async fn change(&self, changes: Vec<Change>) -> Result<(), Problem> {
+        Ok(self.ask(self.store()?.change(changes)).await?)
+    }
+
+    /// As [`Records::read`](super::records::Records::read).
+    pub(super) async fn read(&self, query: Query) -> Result<Page, Problem> {
+        Ok(self.ask(self.store()?.read(query)).await?)
+    }
+
     /// Whether the store takes a step. A write, because a store may be readable and full.
     pub async fn health(&self) -> StoreHealth {
         let Inner { kind, is_embedded, store, was_used, last_probe, .. } = &*self.0;
@@ -181,7 +231,7 @@ impl State {
         answer
     }
 
-    fn store(&self) -> Result<&Arc<dyn Store>, Problem> {
+    fn store(&self) -> Result<&Arc<dyn Database>, Problem> {
         self.0.was_used.store(true, Ordering::Relaxed);
         let missing = |reason: &String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason.clone());
         self.0.store.as_ref().map_err(missing)

@@ -1,6 +1,12 @@
 //! The container: a TCP listener, HTTP/1 and HTTP/2 on one port, and a drain that loses nothing.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::{Infallible, identity},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -29,6 +35,7 @@ use crate::{
     http::{
         client_ip,
         scheme::{OverTls, forwarded_https},
+        stream,
     },
     lifecycle::{Lifecycle, Phase},
 };
@@ -89,6 +96,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
         connections: TaskTracker::new(),
     });
     server.lifecycle.advance(Phase::Ready);
+    let beside = tokio::spawn({
+        let app = server.app.clone();
+        async move { app.run_beside().await }
+    });
     server.accept_until(&listener, terminate).await;
 
     tracing::info!("Draining");
@@ -100,6 +111,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     // Without file descriptors it takes until some connections have ended.
     let _ = timeout_at(drain_ends, server.accept_what_is_queued(listener)).await;
     server.finish(drain_ends).await;
+    let _ = timeout(LAST_WORDS, beside).await;
 }
 
 struct Server {
@@ -182,11 +194,11 @@ impl Server {
             let exchange = exchanges.begin();
             let request = request.map(|body| Body::new(WatchedBody::new(body, exchanges.clone())));
             self.answer(request, peer).map(|mut response| {
-                if !exchanges.has_read_body() {
+                // A stream ends with its connection: idle afterwards, it would hold up a drain.
+                if !exchanges.has_read_body() || stream::is_stream(response.body()) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
-                drop(exchange);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(stream::hold(response, exchange, identity))
             })
         });
         let connection = http1::Builder::new()
@@ -215,8 +227,7 @@ impl Server {
             let (server, exchange) = (self.clone(), exchanges.begin());
             async move {
                 let response = server.answer(request.map(Body::new), peer).await;
-                drop(exchange);
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(stream::hold(response, exchange, identity))
             }
         });
         let connection = http2::Builder::new(TokioExecutor::new())

@@ -37,7 +37,7 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{event::Event, extension};
+use super::{extension, schedule::Invocation};
 use crate::{
     app::App,
     http::{
@@ -63,11 +63,24 @@ const REGISTRATION: Duration = Duration::from_secs(2);
 pub async fn run(api: &str, app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
     flush_on_sigterm(api, logs.clone()).await?;
     app.lifecycle().advance(Phase::Ready);
-    let serve = move |event: LambdaEvent<Event>| {
-        let LambdaEvent { payload: Event(payload), context, .. } = event;
-        invoke(app.clone(), logs.clone(), LambdaEvent::new(payload, context))
+    let serve = move |event: LambdaEvent<Invocation>| {
+        let (app, logs) = (app.clone(), logs.clone());
+        async move {
+            let LambdaEvent { payload, context, .. } = event;
+            match payload {
+                Invocation::Request(payload) => invoke(app, logs, LambdaEvent::new(*payload, context)).await,
+                Invocation::Scheduled => Ok(scheduled(&app, &logs).await),
+            }
+        }
     };
     lambda_runtime::Runtime::new(service_fn(serve)).run().await
+}
+
+/// The schedule has come round: nobody waits for an answer.
+pub async fn scheduled(app: &App, logs: &Writer) -> Answer {
+    app.catch_up().await;
+    logs.flush();
+    Answer::Nothing
 }
 
 /// One event, one answer. An event of another kind never gets here: it fails to deserialize, and
@@ -354,6 +367,8 @@ pub enum Answer {
     Http(ApiGatewayV2httpResponse),
     /// For application load balancers.
     Alb(AlbTargetGroupResponse),
+    /// For a schedule.
+    Nothing,
 }
 
 impl Answer {

@@ -8,6 +8,8 @@ pub mod event;
 mod extension;
 #[cfg(feature = "lambda")]
 pub mod lambda;
+#[cfg(feature = "lambda")]
+pub mod schedule;
 
 use std::fmt;
 
@@ -22,6 +24,14 @@ pub enum Target {
     Container,
     /// An AWS Lambda function.
     Lambda,
+}
+
+impl Target {
+    /// Whether an answer may be sent while it is still being made. Lambda's HTTP APIs wait for its end.
+    #[must_use]
+    pub fn streams(self) -> bool {
+        self == Self::Container
+    }
 }
 
 impl fmt::Display for Target {

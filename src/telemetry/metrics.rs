@@ -187,6 +187,24 @@ impl Metrics {
 #[must_use = "the request counts as active only while this lives"]
 pub struct ActiveRequest<'a>(&'a IntGauge);
 
+impl ActiveRequest<'_> {
+    /// The same for an answer that goes on where the metrics cannot be borrowed.
+    pub fn kept(self) -> KeptRequest {
+        self.0.inc();
+        KeptRequest(self.0.clone())
+    }
+}
+
+/// One active request, as [`ActiveRequest`].
+#[must_use = "the request counts as active only while this lives"]
+pub struct KeptRequest(IntGauge);
+
+impl Drop for KeptRequest {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Drop for ActiveRequest<'_> {
     fn drop(&mut self) {
         self.0.dec();

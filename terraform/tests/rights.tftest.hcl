@@ -40,8 +40,8 @@ run "rights_end_at_what_they_are_for" {
       {
         Sid      = "UseTheTable"
         Effect   = "Allow"
-        Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
-        Resource = aws_dynamodb_table.state.arn
+        Action   = ["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"]
+        Resource = [aws_dynamodb_table.state.arn, "${aws_dynamodb_table.state.arn}/index/records"]
       },
       {
         Sid      = "FindTheCluster"
@@ -130,7 +130,7 @@ run "rights_end_at_what_they_are_for" {
   }
 
   assert {
-    condition     = alltrue([for s in jsondecode(aws_iam_policy.function_boundary[0].policy).Statement : alltrue([for a in flatten([s.Action]) : can(regex("^(dynamodb:(BatchGet|Delete|Get|Put|Update)Item|eks:DescribeCluster$|logs:(Create|Put)|xray:Put)", a))])])
+    condition     = alltrue([for s in jsondecode(aws_iam_policy.function_boundary[0].policy).Statement : alltrue([for a in flatten([s.Action]) : can(regex("^(dynamodb:((BatchGet|Delete|Get|Put|Update)Item|Query)$|eks:DescribeCluster$|logs:(Create|Put)|xray:Put)", a))])])
     error_message = "The function keeps sequences, logs and traces."
   }
 

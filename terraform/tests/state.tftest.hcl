@@ -11,8 +11,13 @@ variables {
 run "the_table_and_the_registry_and_no_database" {
   # The table is as the service writes it.
   assert {
-    condition     = aws_dynamodb_table.state.hash_key == "id" && aws_dynamodb_table.state.range_key == null && [for a in aws_dynamodb_table.state.attribute : "${a.name} ${a.type}"] == ["id S"]
+    condition     = aws_dynamodb_table.state.hash_key == "id" && aws_dynamodb_table.state.range_key == null && [for a in aws_dynamodb_table.state.attribute : "${a.name} ${a.type}"] == ["id S", "log S", "position S"]
     error_message = "One key, a string."
+  }
+
+  assert {
+    condition     = [for i in aws_dynamodb_table.state.global_secondary_index : "${i.name} ${i.hash_key} ${i.range_key} ${i.projection_type}"] == ["records log position ALL"]
+    error_message = "History and audit are read through an index."
   }
 
   assert {

@@ -62,6 +62,10 @@ impl Folder {
         Self(path)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// As a kubelet changes a mounted Secret: the file is a link into `..data`, which becomes another folder at once.
     pub(crate) fn mount(&self, lines: &[String]) -> PathBuf {
         let version = format!("..{:016x}", fastrand::u64(..));
@@ -93,7 +97,8 @@ pub(crate) fn everybody() -> Vec<String> {
         line("reads", "reader", "jobs:read"),
         line("writes", "writer", "jobs:write"),
         line("names", "namer", "namespaces:write"),
-        line("all", "admin", "jobs:read,jobs:write,namespaces:write"),
+        line("all", "admin", "jobs:read,jobs:write,namespaces:write,audit:read"),
+        line("audits", "auditor", "audit:read"),
         format!("{} 2027-01-15T08:00:00Z", line("expires", "guest", "jobs:read")),
     ]
 }
@@ -159,7 +164,7 @@ impl Setup<'_> {
             .issuer
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock.clone()));
         let rate = Rate::parse(self.rate.unwrap_or("1000000/s")).unwrap();
-        let access = Access::new(tokens, oidc, rate, Some(logs.clone()));
+        let access = Access::new(tokens, oidc, rate, Some(logs.clone()), None);
         let app = App::around(
             vec![],
             routes(&access),

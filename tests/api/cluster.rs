@@ -627,7 +627,7 @@ async fn a_cluster_that_cannot_be_reached_is_nothing_to_the_other_routes() {
         let server = Server::start(&settings).await;
         let health = get(&server, "/health").await;
         assert_eq!((health.status.as_u16(), &health.json()["status"]), (503, &json!("degraded")));
-        assert_eq!(health.json()["cluster"], json!({ "name": NAME, "status": "unavailable" }));
+        assert_eq!(health.json()["clusters"], json!([{ "name": NAME, "status": "unavailable" }]));
         assert_eq!(get(&server, "/readyz").await.status, 200);
         let sum = addition(r#"{"a":10,"b":5}"#).send(server.address).await;
         assert_eq!((sum.status.as_u16(), &sum.json()["result"]), (200, &json!(15.0)));
@@ -691,7 +691,7 @@ async fn credentials_come_from_wherever_aws_puts_them() {
             [("EKS_CLUSTER_NAME", NAME), ("EKS_REGION", REGION), ("AWS_ENDPOINT_URL_EKS", eks_url.as_str())];
         let server = Server::start(&[&NOTHING[..], &cluster, &settings].concat()).await;
         let health = get(&server, "/health").await;
-        assert_eq!(health.json()["cluster"], json!({ "name": NAME, "status": "ok" }), "{id}");
+        assert_eq!(health.json()["clusters"], json!([{ "name": NAME, "status": "ok" }]), "{id}");
         let url = token_url(&api.server.seen().last().unwrap().authorization);
         let expected = format!("https://sts.{REGION}.amazonaws.com/?");
         assert!(url.starts_with(&expected) && url.contains(&format!("Credential={id}%2F")), "{id}: {url}");

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::{body::Bytes, routing::get};
+use axum::{
+    body::{Body, Bytes},
+    routing::get,
+};
+use futures_util::{StreamExt, stream};
 use http_body_util::Full;
 use hyper::Version;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -379,4 +383,58 @@ fn allow_open_files(wanted: u64) {
         let raised = Rlimit { current: Some(wanted + 100), maximum: limit.maximum };
         setrlimit(Resource::Nofile, raised).expect("the hard limit allows enough open files");
     }
+}
+
+/// A part each 50 ms, for ten times as long as anything else may take.
+async fn slow() -> Body {
+    let parts = stream::iter(0..40).then(|part| async move {
+        sleep(Duration::from_millis(50)).await;
+        Ok::<_, std::io::Error>(format!("{part}\n"))
+    });
+    Body::from_stream(parts)
+}
+
+#[tokio::test]
+async fn a_stream_outlives_every_limit_on_requests_and_idle_connections() {
+    let limits =
+        [("REQUEST_TIMEOUT", "200ms"), ("KEEP_ALIVE_TIMEOUT", "200ms"), ("HEADER_READ_TIMEOUT", "200ms")];
+    let address = serve(vec![("/slow", get(slow))], &limits).await;
+    let expected: String = (0..40).map(|part| format!("{part}\n")).collect();
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let reply = request("GET", "/slow").send_on(connect(address).await, version).await.unwrap();
+        assert_eq!((reply.status.as_u16(), reply.text()), (200, expected.as_str()), "{version:?}");
+        let closes = if version == Version::HTTP_11 { "close" } else { "" };
+        assert_eq!(
+            reply.header("connection"),
+            closes,
+            "{version:?}: idle afterwards, it would hold up a drain"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_client_goes_away() {
+    let (parts, goes_on) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let goes_on = std::sync::Arc::new(std::sync::Mutex::new(Some(goes_on)));
+    let endless = move || {
+        let parts = goes_on.lock().unwrap().take();
+        async move {
+            Body::from_stream(stream::unfold(parts, |parts| async move {
+                let mut parts = parts?;
+                let part = parts.recv().await?;
+                Some((Ok::<_, std::io::Error>(part), Some(parts)))
+            }))
+        }
+    };
+    let address = serve(vec![("/endless", get(endless))], &[]).await;
+    let mut client = connect(address).await;
+    client.write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    parts.send("first".to_owned()).unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("first") {
+        timeout(PATIENCE, client.read_buf(&mut seen)).await.unwrap().unwrap();
+    }
+    drop(client);
+    // Nothing is written to it: its end alone is noticed.
+    timeout(PATIENCE, parts.closed()).await.expect("nobody wants more");
 }

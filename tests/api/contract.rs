@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use math_service::store::{SequenceId, Step, Store};
+use math_service::store::{Database as Adapter, SequenceId, Step, Store};
 use proptest::{
     prelude::*,
     test_runner::{Config as Cases, TestCaseError, TestRunner},
@@ -184,7 +184,7 @@ async fn what_has_expired_is_removed_and_nothing_else(store: &dyn Store, kind: K
 }
 
 /// Eight callers, half of them with retries, half of them in another process.
-async fn calls_at_once_get_different_indices(one: &Arc<dyn Store>, other: &Arc<dyn Store>) {
+async fn calls_at_once_get_different_indices(one: &Arc<dyn Adapter>, other: &Arc<dyn Adapter>) {
     let a = sequence();
     let callers: Vec<_> = (0..8)
         .map(|caller| {
@@ -208,7 +208,7 @@ async fn calls_at_once_get_different_indices(one: &Arc<dyn Store>, other: &Arc<d
     assert_eq!(all, (0..80).collect());
 }
 
-async fn retries_at_once_get_the_same_index(one: &Arc<dyn Store>, other: &Arc<dyn Store>) {
+async fn retries_at_once_get_the_same_index(one: &Arc<dyn Adapter>, other: &Arc<dyn Adapter>) {
     let a = sequence();
     for round in 0..5 {
         let tries: Vec<_> = (0..6)
@@ -224,7 +224,7 @@ async fn retries_at_once_get_the_same_index(one: &Arc<dyn Store>, other: &Arc<dy
     }
 }
 
-async fn calls_given_up_do_no_harm(store: &Arc<dyn Store>) {
+async fn calls_given_up_do_no_harm(store: &Arc<dyn Adapter>) {
     let a = sequence();
     for polls in 0..40 {
         let mut call = store.next(step(&a));

@@ -18,8 +18,9 @@ use std::{
 use math_service::{
     aws::credentials::{Chain, Credentials},
     config::Config,
-    store::{self, Store, dynamodb::Dynamodb, location::Location},
+    store::{self, Database as Adapter, dynamodb::Dynamodb, location::Location},
 };
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     sync::OnceCell,
@@ -66,10 +67,34 @@ impl Database {
             Kind::Dynamodb => {
                 let endpoint = dynamodb().await?;
                 let name = unique();
-                create_table(endpoint, &name).await;
+                create_table(endpoint, &name, Some(index())).await;
                 Some(Self { kind, url: format!("dynamodb://{name}?endpoint={endpoint}"), _folder: None })
             }
         }
+    }
+
+    /// A table of DynamoDB's that was made before records were.
+    pub(crate) async fn without_index() -> Option<Self> {
+        let endpoint = dynamodb().await?;
+        let name = unique();
+        create_table(endpoint, &name, None).await;
+        Some(Self {
+            kind: Kind::Dynamodb,
+            url: format!("dynamodb://{name}?endpoint={endpoint}"),
+            _folder: None,
+        })
+    }
+
+    /// As the README says.
+    pub(crate) async fn add_index(&self) {
+        let Some(endpoint) = dynamodb().await else { return };
+        let name = self.url.trim_start_matches("dynamodb://").split('?').next();
+        let update = json!({
+            "TableName": name,
+            "AttributeDefinitions": attributes(&["log", "position"]),
+            "GlobalSecondaryIndexUpdates": [{"Create": index()}],
+        });
+        dynamodb_takes(endpoint, "UpdateTable", &update).await;
     }
 
     /// What a process needs to use it.
@@ -82,7 +107,7 @@ impl Database {
     }
 
     /// An adapter on it, as a process has one.
-    pub(crate) fn open(&self) -> Arc<dyn Store> {
+    pub(crate) fn open(&self) -> Arc<dyn Adapter> {
         let settings = self.settings();
         let get =
             |name: &str| settings.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
@@ -150,18 +175,39 @@ async fn dynamodb() -> Option<&'static str> {
     URL.get_or_init(start).await.as_deref()
 }
 
-/// The table of `template.yaml`, as far as DynamoDB's stand-in knows it.
-async fn create_table(endpoint: &str, name: &str) {
-    let body = serde_json::json!({
+/// The table of `template.yaml`, as far as DynamoDB's stand-in knows it; `index` as one says it there, or none.
+async fn create_table(endpoint: &str, name: &str, index: Option<Value>) {
+    let names = if index.is_some() { &["id", "log", "position"][..] } else { &["id"] };
+    let mut body = json!({
         "TableName": name,
-        "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+        "AttributeDefinitions": attributes(names),
         "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
         "BillingMode": "PAY_PER_REQUEST",
     });
+    if let Some(index) = index {
+        body["GlobalSecondaryIndexes"] = json!([index]);
+    }
+    dynamodb_takes(endpoint, "CreateTable", &body).await;
+}
+
+fn attributes(names: &[&str]) -> Value {
+    names.iter().map(|name| json!({"AttributeName": name, "AttributeType": "S"})).collect()
+}
+
+/// What records are read through.
+fn index() -> Value {
+    json!({
+        "IndexName": "records",
+        "KeySchema": [{"AttributeName": "log", "KeyType": "HASH"}, {"AttributeName": "position", "KeyType": "RANGE"}],
+        "Projection": {"ProjectionType": "ALL"},
+    })
+}
+
+async fn dynamodb_takes(endpoint: &str, action: &str, body: &Value) {
     let address = endpoint.trim_start_matches("http://").parse().unwrap();
     let scope = "AKIDEXAMPLE/20261121/eu-west-2/dynamodb/aws4_request";
-    let created = crate::support::request("POST", "/")
-        .header("x-amz-target", "DynamoDB_20120810.CreateTable")
+    let answer = crate::support::request("POST", "/")
+        .header("x-amz-target", &format!("DynamoDB_20120810.{action}"))
         .header("content-type", "application/x-amz-json-1.0")
         .header(
             "authorization",
@@ -170,7 +216,7 @@ async fn create_table(endpoint: &str, name: &str) {
         .body(body.to_string())
         .send(address)
         .await;
-    assert_eq!(created.status, 200, "{}", created.text());
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 /// Runs a server until this process ends, which closes its standard input; its first line is its URL.

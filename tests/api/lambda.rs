@@ -494,3 +494,16 @@ async fn an_event_of_another_kind_fails_the_invocation_and_not_the_function() {
     }
     assert_eq!(request("GET", "/healthz").send(gateway.addr()).await.status, 200);
 }
+
+#[tokio::test]
+async fn the_schedule_is_answered_and_says_what_could_not_be_caught_up_with() {
+    let event = json!({"version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "detail": {}});
+    let (idle, _written) = gateway(&[]).await;
+    assert_eq!(idle.invoke(event.clone()).await.unwrap(), Value::Null);
+    // A cluster that cannot be asked for, because the store would be wrong here.
+    let (gateway, mut written) = gateway(&[("EKS_CLUSTER_NAME", "math")]).await;
+    assert_eq!(gateway.invoke(event).await.unwrap(), Value::Null);
+    let line = next_line(&mut written).await;
+    assert_eq!(line["event"], "Could not catch up with the history of Jobs");
+    assert!(line["reason"].as_str().unwrap().contains("STATE_URL"), "{line}");
+}

@@ -8,7 +8,7 @@
 //! - `container`: slow clients, floods, both HTTP versions, panics.
 //! - `drain`: from SIGTERM to exit, losing nothing.
 //! - `load`: CPU burnt on request, and when it stops.
-//! - `contract`: what every store must do, on real databases (`databases`).
+//! - `contract`, `records`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
 //! - `jobs`: the Jobs API before a Kubernetes that does what it is told to.
 //! - `fibonacci`: the sequence and the sessions.
@@ -38,6 +38,7 @@ mod lambda;
 mod load;
 mod outages;
 mod parity;
+mod records;
 mod replicas;
 mod rie;
 mod service;

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from support import ROOT, get, running_server, seconds
+from support import ROOT, dynamodb_actions, get, running_server, seconds
 
 
 class Loader(yaml.SafeLoader):
@@ -111,7 +111,7 @@ def test_the_jobs_api_and_signing_in_are_off_unless_asked_for(template, function
 
 def test_the_function_may_ask_where_that_cluster_is_and_nothing_else_of_eks(function):
     (policy,) = function["Policies"]
-    _, statement = policy["Statement"]
+    *_, statement = policy["Statement"]
     assert resolved(statement, {}) is None
     allowed = resolved(statement, {"ManagesJobs": True})
     assert (allowed["Effect"], allowed["Action"]) == ("Allow", "eks:DescribeCluster")
@@ -136,19 +136,26 @@ def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is
     assert table["Condition"] == "MakesTable"
     # As the adapter writes it, and as the tests' own table is.
     assert table["Properties"]["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
-    assert table["Properties"]["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
+    names = [attribute["AttributeName"] for attribute in table["Properties"]["AttributeDefinitions"]]
+    assert names == ["id", "log", "position"]
+    (index,) = table["Properties"]["GlobalSecondaryIndexes"]
+    assert index["IndexName"] == re.search(r'INDEX: &str = "(\w+)"', (ROOT / "src/store/dynamodb/records.rs").read_text())[1]
+    assert [key["AttributeName"] for key in index["KeySchema"]] == ["log", "position"]
+    assert index["Projection"] == {"ProjectionType": "ALL"}
     assert table["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["Properties"]["BillingMode"] == "PAY_PER_REQUEST", "idle, it costs nothing"
 
 
 def test_the_function_may_do_what_it_sends_to_its_own_table_and_nothing_else(function):
     (policy,) = function["Policies"]
-    statement, _ = policy["Statement"]
-    sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
-    # A transaction needs the rights of its parts.
-    parts = {"PutItem", "UpdateItem"} if "TransactWriteItems" in sent else set()
+    statement, query, _ = policy["Statement"]
+    sent = dynamodb_actions()
     assert statement["Effect"] == "Allow"
-    assert set(statement["Action"]) == {f"dynamodb:{action}" for action in (sent - {"TransactWriteItems"}) | parts}
+    assert set(statement["Action"]) | {query["Action"]} == sent
+    # In the index alone.
+    assert query["Action"] == "dynamodb:Query" not in statement["Action"]
+    for made in (True, False):
+        assert resolved(query["Resource"], {"MakesTable": made}).endswith("/index/records")
     assert resolved(statement["Resource"], {"MakesTable": True}) == {"Fn::GetAtt": "StateTable.Arn"}
     assert resolved(statement["Resource"], {"MakesTable": False}).endswith(":table/TableName")
 
@@ -176,9 +183,19 @@ def test_the_parameter_decides_what_is_built(template, function, architecture, t
 
 
 def test_every_request_reaches_the_router(function, api):
-    (event,) = function["Events"].values()
-    assert event == {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "MathServiceApi"}}}
+    assert function["Events"]["Everything"] == {"Type": "HttpApi", "Properties": {"ApiId": {"Ref": "MathServiceApi"}}}
     assert api["StageName"] == "$default"
+
+
+def test_the_history_of_jobs_is_written_every_minute_where_there_are_jobs(function):
+    _, history = function["Events"].values()
+    assert history["Type"] == "Schedule"
+    assert history["Properties"]["Schedule"] == "rate(1 minute)", "Kubernetes keeps changes for five"
+    state = history["Properties"]["State"]
+    assert [resolved(state, {"ManagesJobs": yes}) for yes in (True, False)] == ["ENABLED", "DISABLED"]
+    # It ends by itself before Lambda ends it.
+    (seconds_,) = re.findall(r"CATCH_UP: .*from_secs\((\d+)\)", (ROOT / "src/app.rs").read_text())
+    assert int(seconds_) < function["Timeout"]
 
 
 def test_a_stranger_cannot_make_the_bill_unbounded(api):

@@ -6,7 +6,7 @@ import re
 import kubernetes_validate
 import pytest
 from autoscaler import utilization_targets
-from support import ROOT, bytes_of, cannot_run, get, read_yaml, running_server, seconds
+from support import ROOT, bytes_of, cannot_run, dynamodb_actions, get, read_yaml, running_server, seconds
 
 # Kinds that Kubernetes itself does not know, so its schemas cannot judge them; the tests below look at what matters.
 CUSTOM_KINDS = {("monitoring.coreos.com/v1", "ServiceMonitor")}
@@ -295,9 +295,7 @@ def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_a
     (statement,) = (s for s in association["permissionPolicy"]["Statement"] if "dynamodb" in s["Resource"])
     prefix = statement["Resource"].removeprefix(f"arn:aws:dynamodb:{table[2]}:*:table/").removesuffix("*")
     assert prefix and table[1].startswith(prefix)
-    sent = set(re.findall(r'call\("(\w+)"', (ROOT / "src/store/dynamodb/mod.rs").read_text()))
-    parts = {"PutItem", "UpdateItem"}  # Of the transaction.
-    assert set(statement["Action"]) == {f"dynamodb:{action}" for action in (sent - {"TransactWriteItems"}) | parts}
+    assert set(statement["Action"]) == dynamodb_actions()
     https, agent = dynamodb.one("NetworkPolicy")["spec"]["egress"][1:]
     assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
     assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
@@ -332,10 +330,20 @@ def test_the_jobs_overlay_binds_its_rights_to_nothing_but_the_group_of_the_acces
     # EKS refuses groups of these names.
     assert not subject["name"].startswith(("system:", "eks:", "aws:", "amazon:", "iam:"))
     granted = {(group, resource): rule["verbs"] for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]}
-    assert granted.keys() == {("", "namespaces"), ("batch", "jobs"), ("", "pods")}
+    assert granted.keys() == {("", "namespaces"), ("batch", "jobs"), ("", "pods"), ("", "pods/log")}
     assert "*" not in sum(granted.values(), [])
+    assert "watch" in granted["batch", "jobs"]
+    role, binding = jobs.one("Role"), jobs.one("RoleBinding")
+    assert (binding["roleRef"]["name"], binding["subjects"]) == (role["metadata"]["name"], [subject])
+    named, unnamed = role["rules"]
+    (lease,) = re.findall(r'NAME: &str = "([\w-]+)"', (ROOT / "src/jobs/lease.rs").read_text())
+    assert (named["resourceNames"], named["verbs"], unnamed["verbs"]) == ([lease], ["get", "update"], ["create"])
+    assert all((rule["apiGroups"], rule["resources"]) == (["coordination.k8s.io"], ["leases"]) for rule in role["rules"])
+    # Beside the pods, wherever they are.
+    (env,) = (e for e in jobs.container()["env"] if e["name"] == "JOBS_LEASE_NAMESPACE")
+    assert env["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.namespace" and "namespace" not in role["metadata"]
     # Reading what a pod runs is one thing; nothing of it is changed, and no Secret is read.
-    assert granted["", "pods"] == ["list"]
+    assert granted["", "pods"] == ["list", "watch"]
 
 
 def test_the_jobs_overlay_reaches_aws_the_cluster_and_the_agent_of_pod_identity(overlay):

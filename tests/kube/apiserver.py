@@ -99,9 +99,10 @@ class ApiServer:
             connection.close()
 
     def apply(self, document: dict) -> None:
-        """Creates an object of the RBAC group, or gives the one that is there this content."""
-        plural = {"ClusterRole": "clusterroles", "ClusterRoleBinding": "clusterrolebindings"}[document["kind"]]
-        path = f"/apis/{document['apiVersion']}/{plural}"
+        """Creates an object of the RBAC group, or gives the one that is there this content; in `default` what is in a namespace."""
+        kind = document["kind"]
+        place = "" if kind.startswith("Cluster") else "/namespaces/default"
+        path = f"/apis/{document['apiVersion']}{place}/{kind.lower()}s"
         answer = self.ask("POST", path, document)
         if answer.status == 409:
             answer = self.ask("PUT", f"{path}/{document['metadata']['name']}", document)

@@ -26,7 +26,7 @@ def granted(cluster):
     """The cluster has the rights that are shipped."""
     (subject,) = shipped("ClusterRoleBinding")["subjects"]
     assert subject["name"] == GROUP
-    for kind in ("ClusterRole", "ClusterRoleBinding"):
+    for kind in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"):
         cluster.api.apply(shipped(kind))
 
 

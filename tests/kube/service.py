@@ -17,7 +17,7 @@ TARGETS = ["container", "lambda"]
 IMAGE = "registry.example/team/tool:1"
 # The tokens of the service's own callers, with what they may do.
 TOKENS = {
-    "all": "jobs:read,jobs:write,namespaces:write",
+    "all": "jobs:read,jobs:write,namespaces:write,audit:read",
     "reader": "jobs:read",
     "writer": "jobs:write",
     "maker": "namespaces:write",
@@ -46,8 +46,8 @@ class Service:
         self.port = port
         self.lines = lines
 
-    def call(self, method: str, path: str, body=None, who: str | None = "all", patience: float = PATIENCE_SECONDS, **headers: str) -> Answer:
-        """One request on a connection of its own; `if_match="x"` becomes the header If-Match."""
+    def call(self, method: str, path: str, body=None, who: str | None = "all", patience: float = PATIENCE_SECONDS, raw: bool = False, **headers: str) -> Answer:
+        """One request on a connection of its own; `if_match="x"` becomes the header If-Match. A `raw` answer need not be JSON."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if who is not None:
             sent["authorization"] = f"Bearer {bearer(who)}"
@@ -58,7 +58,24 @@ class Service:
             connection.request(method, path, json.dumps(body) if body is not None else None, sent)
             response = connection.getresponse()
             text = response.read()
-            return Answer(response.status, json.loads(text) if text else None, response.headers)
+            is_json = not raw or "json" in response.headers["content-type"]
+            return Answer(response.status, json.loads(text) if text and is_json else text, response.headers)
+        finally:
+            connection.close()
+
+    def begins(self, path: str) -> Answer:
+        """An answer that goes on: its head, and of a refusal all of it."""
+        with self.stream(path) as response:
+            body = json.loads(response.read()) if response.status >= 400 else None
+            return Answer(response.status, body, response.headers)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, last: str = "", patience: float = PATIENCE_SECONDS):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience)
+        try:
+            headers = {"authorization": f"Bearer {bearer('all')}", **({"last-event-id": last} if last else {})}
+            connection.request("GET", path, headers=headers)
+            yield connection.getresponse()
         finally:
             connection.close()
 

@@ -310,7 +310,7 @@ def test_while_the_api_server_is_down_jobs_answer_502_in_time_and_all_else_goes_
         assert post_sum(service.port).text == '{"result":15.0}'
         assert get(service.port, "/readyz").status == 200
         health = service.call("GET", "/health", who=None)
-        assert (health.status, health.body["status"], health.body["cluster"]["status"]) == (503, "degraded", "unavailable")
+        assert (health.status, health.body["status"], health.body["clusters"][0]["status"]) == (503, "degraded", "unavailable")
     finally:
         cluster.api.restart()
     wait_for(lambda: service.call("GET", service.jobs(namespace, "before")).status == 200, "the cluster to be back")

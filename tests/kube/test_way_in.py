@@ -21,9 +21,9 @@ def cluster_status(service: Service) -> str:
     """Of a look of its own."""
     time.sleep(HEALTH_SECONDS)
     answer = service.call("GET", "/health", who=None)
-    assert answer.body["cluster"]["name"] == CLUSTER
-    assert answer.status == 503 or answer.body["cluster"]["status"] == "ok"
-    return answer.body["cluster"]["status"]
+    assert [each["name"] for each in answer.body["clusters"]] == [CLUSTER]
+    assert answer.status == 503 or answer.body["clusters"][0]["status"] == "ok"
+    return answer.body["clusters"][0]["status"]
 
 
 def jobs_refusal(service: Service) -> str:
@@ -131,7 +131,7 @@ def test_a_killed_api_server_is_found_again(cluster, target, tmp_path):
 
 def test_without_a_cluster_nothing_is_said_of_one(cluster, target, tmp_path):
     with serving(target, cluster, tmp_path, EKS_CLUSTER_NAME="") as service:
-        assert "cluster" not in service.call("GET", "/health", who=None).body
+        assert "clusters" not in service.call("GET", "/health", who=None).body
     assert cluster.aws.asked == []
 
 

@@ -1,6 +1,12 @@
 //! The cluster's part of `GET /health`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{sync::Mutex, time::Instant};
@@ -20,7 +26,28 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// When the cluster was last asked, and whether it answered.
 pub(super) type LastProbe = Arc<Mutex<Option<(Instant, bool)>>>;
 
+/// What the last call of any kind found out: nothing yet, that it answers, or that it does not.
+pub(super) type Known = Arc<AtomicU8>;
+
+const ANSWERS: u8 = 1;
+const IS_AWAY: u8 = 2;
+
 impl Cluster {
+    /// Notes whether the API server answered a call.
+    pub(in crate::jobs) fn saw(&self, is_ok: bool) {
+        self.known.store(if is_ok { ANSWERS } else { IS_AWAY }, Ordering::Relaxed);
+    }
+
+    /// What is known without asking: `ok`, `unavailable`, or `unknown` as long as nothing was asked of it.
+    #[must_use]
+    pub fn known(&self) -> &'static str {
+        match self.known.load(Ordering::Relaxed) {
+            ANSWERS => "ok",
+            IS_AWAY => "unavailable",
+            _ => "unknown",
+        }
+    }
+
     /// What `GET /health` asks.
     #[must_use]
     pub fn probe(self) -> ClusterProbe {
@@ -37,6 +64,7 @@ impl Cluster {
             Some((at, is_ok)) if at.elapsed() < LASTS => is_ok,
             _ => {
                 let is_ok = self.answers().await;
+                self.saw(is_ok);
                 *last = Some((Instant::now(), is_ok));
                 is_ok
             }

@@ -8,6 +8,8 @@
 //! - When no connection can be made, EKS is asked again, at most every 5 s ([`PAUSE`]). If the API server has moved or has
 //!   a new authority, the request, which never left, goes there.
 //! - Nothing else is repeated: what became of such a request is unknown.
+//! - An answer is read in full, within a deadline; but a watch's (`watch=true`) is passed on as it comes, and whoever reads
+//!   it keeps the time.
 
 mod eks;
 mod error;
@@ -23,12 +25,15 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, http::HeaderValue};
+use hyper::{Request, Response, StatusCode, http::HeaderValue};
 use kube::client::Body;
 use tower::Service;
 
-use self::{eks::Eks, health::LastProbe, server::Server};
+use self::{
+    eks::Eks,
+    health::{Known, LastProbe},
+    server::{AnswerBody, Server},
+};
 pub use self::{
     eks::{DEADLINE as DESCRIBE_DEADLINE, PERMISSION as DESCRIBE_PERMISSION},
     error::{Cause, ClusterError},
@@ -51,8 +56,10 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Cluster {
     name: Arc<str>,
+    region: Arc<str>,
     client: Arc<LazyClient>,
     last_probe: LastProbe,
+    known: Known,
 }
 
 /// Built by the first request: there is a runtime then, for its task.
@@ -81,27 +88,35 @@ impl Cluster {
     #[must_use]
     pub fn with(location: Location, credentials: Chain, clock: Clock) -> Self {
         let Location { name, region, eks_endpoint } = location;
-        let eks = Eks { name: name.clone(), region, endpoint: eks_endpoint, clock: clock.clone() };
+        let eks =
+            Eks { name: name.clone(), region: region.clone(), endpoint: eks_endpoint, clock: clock.clone() };
         let way = Way { eks, credentials, server: Lookup::new(clock), token: Mutex::default() };
         let transport = Transport(Arc::new(way));
-        Self::lazy(name, Box::new(move || kube::Client::new(transport, "default")))
+        Self::lazy(name, region, Box::new(move || kube::Client::new(transport, "default")))
     }
 
-    /// Any client, as that of a cluster with this name: tests bring scripted ones.
+    /// Any client, as that of a cluster with this name and in no region: tests bring scripted ones.
     #[must_use]
     pub fn around(name: impl Into<String>, client: kube::Client) -> Self {
-        Self::lazy(name.into(), Box::new(move || client))
+        Self::lazy(name.into(), String::new(), Box::new(move || client))
     }
 
-    fn lazy(name: String, client: Box<dyn FnOnce() -> kube::Client + Send + Sync>) -> Self {
+    fn lazy(name: String, region: String, client: Box<dyn FnOnce() -> kube::Client + Send + Sync>) -> Self {
         let client = Arc::new(LazyLock::new(client));
-        Self { name: name.into(), client, last_probe: LastProbe::default() }
+        let (last_probe, known) = (LastProbe::default(), Known::default());
+        Self { name: name.into(), region: region.into(), client, last_probe, known }
     }
 
     /// The cluster's name in EKS.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The AWS region that it is in.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
     }
 
     /// The client. Its errors tell why the cluster gave no answer: [`ClusterError::of`].
@@ -137,7 +152,7 @@ struct Minted {
 }
 
 impl Service<Request<Body>> for Transport {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<AnswerBody>;
     type Error = ClusterError;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -156,7 +171,7 @@ impl Service<Request<Body>> for Transport {
 }
 
 impl Way {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Full<Bytes>>, ClusterError> {
+    async fn send(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClusterError> {
         let (head, body) = request.into_parts();
         // In full, because it may have to be sent again.
         let body = body.collect_bytes().await.map_err(|error| ClusterError::Broken(Arc::new(error)))?;

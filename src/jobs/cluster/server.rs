@@ -2,10 +2,10 @@
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::{
     HeaderMap, Request, Response, Uri,
-    body::Bytes,
+    body::{Bytes, Incoming},
     header::AUTHORIZATION,
     http::{HeaderValue, request::Parts, uri::Scheme},
 };
@@ -34,6 +34,9 @@ pub const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest answer, in bytes: a page of 500 Jobs has some 5 MB.
 const LARGEST: usize = 16 << 20;
 
+/// What an answer says: all of it, or, of a watch, what comes when it comes.
+pub(super) type AnswerBody = Either<Full<Bytes>, Incoming>;
+
 /// An API server and the connections to it.
 pub(super) struct Server {
     pub(super) description: Description,
@@ -57,19 +60,23 @@ impl Server {
         Ok(Self { description, http })
     }
 
-    /// One request, sent once, and its whole answer.
+    /// One request, sent once, and its whole answer; of a watch, its beginning.
     pub(super) async fn send(
         &self,
         head: &Parts,
         body: &Bytes,
         token: &HeaderValue,
-    ) -> Result<Response<Full<Bytes>>, ClusterError> {
+    ) -> Result<Response<AnswerBody>, ClusterError> {
+        let is_watch = is_watch(&head.uri);
         let request = self.request(head, body, token)?;
         let answer = async {
             let (head, body) = self.http.request(request).await.map_err(failure)?.into_parts();
+            if is_watch && head.status.is_success() {
+                return Ok(Response::from_parts(head, Either::Right(body)));
+            }
             let body = Limited::new(body, LARGEST).collect().await;
             let body = body.map_err(|error| ClusterError::Broken(error.into()))?;
-            Ok(Response::from_parts(head, Full::new(body.to_bytes())))
+            Ok(Response::from_parts(head, Either::Left(Full::new(body.to_bytes()))))
         };
         tokio::time::timeout(ANSWER_DEADLINE, answer)
             .await
@@ -92,6 +99,10 @@ impl Server {
         request.headers_mut().insert(AUTHORIZATION, token.clone());
         Ok(request)
     }
+}
+
+fn is_watch(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"))
 }
 
 fn roots(authority: &[u8]) -> Result<RootCertStore, ClusterError> {

@@ -16,8 +16,8 @@ use crate::{
     store::{StoreError, location::Table},
 };
 
-/// Largest answer, in bytes: two items are far below it.
-const LARGEST: usize = 1 << 20;
+/// Largest answer, in bytes: DynamoDB's own limit is a megabyte of items, which JSON makes larger.
+const LARGEST: usize = 4 << 20;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.0";
 

@@ -1,10 +1,11 @@
 //! A DynamoDB table: shared by Lambda functions without a VPC and by pods, with nothing to run.
 //!
-//! One item a sequence and one a remembered call; `expires_at` is the table's TTL attribute. The
+//! One item a sequence, one a remembered call, one a record; `expires_at` is the table's TTL attribute. The
 //! requests are our own: AWS's SDK for it adds 2 MB to the function's bundle, takes minutes to build, and repeats
 //! requests whose outcome is unknown, which would skip an index.
 
 mod client;
+mod records;
 
 use std::time::Duration;
 

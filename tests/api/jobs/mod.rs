@@ -2,34 +2,50 @@
 //!
 //! - `routes`: every route, and every way in which the cluster may answer or not.
 //! - `callers`: every route, and every kind of caller.
+//! - `clusters`: several clusters, one of which is away.
+//! - `events`, `logs`: how a Job changes, and what its pods write.
 //! - `policy`: what a Job may ask for.
+//! - `history`: what becomes of Jobs, written down; `lease`: by one replica at a time.
 
 mod callers;
+mod clusters;
+mod events;
+mod history;
+mod lease;
+mod logs;
 mod policy;
 mod routes;
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use axum::{body::Body, extract::Request};
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+};
+use futures_util::stream::unfold;
 use http_body_util::BodyExt;
 use hyper::Response;
 use kube::client::Body as KubeBody;
 use math_service::{
     app::App,
-    auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens},
+    auth::{access::Access, issuer::Issuer, limit::Rate, oidc::Oidc, tokens::Tokens, trail::Trail},
     config::Config,
     jobs::{
-        self, Jobs,
+        self, Followed, Jobs,
         cluster::{Cluster, ClusterError},
+        events::Delivery,
     },
     lifecycle::Lifecycle,
+    store::{ledger::Ledger, state::State},
+    targets::Target,
     telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     access::{Folder, NOW, everybody},
@@ -53,6 +69,9 @@ pub(crate) enum Answer {
     Json(u16, Value),
     Later(u16, u64, Value),
     Text(u16, &'static str),
+    Lines(Vec<String>),
+    /// Goes on as long as somebody has the other end.
+    Stream(UnboundedReceiver<String>),
     Fails(ClusterError),
     Never,
 }
@@ -64,7 +83,15 @@ pub(crate) struct Kubernetes(Arc<Mutex<Vec<Asked>>>);
 impl Kubernetes {
     /// Answers with `respond`.
     pub(crate) fn with(respond: impl FnMut(&Asked) -> Answer + Send + 'static) -> (Self, Cluster) {
-        let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<KubeBody>>();
+        Self::named("math", respond)
+    }
+
+    /// The same under another name than the other tests' cluster has.
+    pub(crate) fn named(
+        name: &str,
+        respond: impl FnMut(&Asked) -> Answer + Send + 'static,
+    ) -> (Self, Cluster) {
+        let (mock, mut handle) = tower_test::mock::pair::<Request<KubeBody>, Response<Body>>();
         let (kubernetes, mut respond) = (Self::default(), respond);
         let asked = kubernetes.0.clone();
         tokio::spawn(async move {
@@ -90,12 +117,23 @@ impl Kubernetes {
                     Answer::Text(code, text) => {
                         send.send_response(response(code).body(text.as_bytes().to_vec().into()).unwrap());
                     }
+                    Answer::Lines(lines) => {
+                        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+                        send.send_response(response(200).body(text.into_bytes().into()).unwrap());
+                    }
+                    Answer::Stream(parts) => {
+                        let parts = unfold(parts, |mut parts| async move {
+                            let part = Bytes::from(parts.recv().await?);
+                            Some((Ok::<_, std::io::Error>(part), parts))
+                        });
+                        send.send_response(response(200).body(Body::from_stream(parts)).unwrap());
+                    }
                     Answer::Fails(error) => send.send_error(error),
                     Answer::Never => unanswered.push(send),
                 }
             }
         });
-        (kubernetes, Cluster::around("math", kube::Client::new(mock, "default")))
+        (kubernetes, Cluster::around(name, kube::Client::new(mock, "default")))
     }
 
     /// Answers these requests, in this order; any other is a surprise that it answers with 500.
@@ -129,17 +167,22 @@ pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
 
 /// The service before that Kubernetes.
 pub(crate) struct Service {
-    app: App,
+    pub(crate) app: App,
     _folder: Folder,
 }
 
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) others: Vec<Cluster>,
     pub(crate) issuer: Option<&'a TestIssuer>,
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
     pub(crate) call_deadline: Option<Duration>,
+    pub(crate) ledger: Option<Ledger>,
+    pub(crate) trail: Option<Trail>,
+    pub(crate) delivery: Option<Delivery>,
+    pub(crate) max_in_flight: Option<&'a str>,
 }
 
 impl Setup<'_> {
@@ -150,20 +193,43 @@ impl Setup<'_> {
         let oidc = self
             .issuer
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
-        let access = Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None);
+        let access =
+            Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None, self.trail.clone());
+        let lifecycle = Lifecycle::default();
         let jobs = Jobs {
+            clusters: self.cluster.iter().chain(&self.others).cloned().collect(),
             cluster: self.cluster,
             namespaces: self.namespaces.unwrap_or("jobs-*,other").parse().unwrap(),
             images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
             max_body_bytes: 65_536,
             call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
+            delivery: self.delivery.unwrap_or(Delivery::Live),
+            lifecycle: lifecycle.clone(),
+            followed: Followed::default(),
+            ledger: self.ledger.unwrap_or_else(|| folder_ledger(&folder)),
         };
-        let guarded = jobs::routes(jobs, &access);
-        let config = Config::from_env(|_| None).unwrap();
+        let mut guarded = jobs::routes(jobs, &access);
+        if let Some(trail) = self.trail {
+            guarded = guarded.and(trail.routes(&access));
+        }
+        let max = self.max_in_flight.map(str::to_owned);
+        let config = Config::from_env(|name| max.clone().filter(|_| name == "MAX_IN_FLIGHT")).unwrap();
         let metrics = Metrics::new(None, false).unwrap();
-        let app = App::around(vec![], guarded, &config, Lifecycle::default(), metrics).unwrap();
+        let app = App::around(vec![], guarded, &config, lifecycle, metrics).unwrap();
         Service { app, _folder: folder }
     }
+}
+
+/// Records in a file of the test's own.
+fn folder_ledger(folder: &Folder) -> Ledger {
+    ledger(&format!("sqlite://{}", folder.path().join("state.db").display()), Arc::new(SystemTime::now))
+}
+
+/// Records wherever `url` says, kept for an hour.
+pub(crate) fn ledger(url: &str, clock: math_service::auth::Clock) -> Ledger {
+    let get = |name: &str| (name == "STATE_URL").then(|| url.to_owned());
+    let state = State::of(&Config::from_env(get).unwrap(), Target::Container);
+    Ledger::new(state, Duration::from_secs(3600), clock)
 }
 
 /// A service before a Kubernetes that expects these requests.

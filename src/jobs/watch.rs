@@ -1,0 +1,406 @@
+//! Writes down what becomes of this service's Jobs, so that it is known when the cluster has forgotten them.
+//!
+//! Jobs are listed once and then watched from where the list ended, in short spans: a watch that Kubernetes ends after
+//! [`SPAN`] is an answer like any other, with a deadline, over the connections that are there, and nothing happens
+//! between two of them that the second does not tell. Lists alone would miss a Job that came and went between two.
+//!
+//! - Every transition is an entry whose name follows from the cluster, the Job's UID and the transition. Two watchers, or
+//!   one that begins again, write it once. What else must happen then ([`Follow`]) is written with it or not at all.
+//! - Where the watch stands is stored after what it told is: what was told and not stored is told again.
+//! - Kubernetes forgets old versions (410). Then Jobs are listed again: those that have ended say when, those that are
+//!   missing are recorded as gone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    api::{self, Call, Resource, Verb},
+    cluster::Cluster,
+    error::Failure,
+    history::{self, Known, Stage, Step, Transition},
+    lease::Lease,
+    manifest::MANAGED_BY,
+    status,
+};
+use crate::{
+    problem::Problem,
+    store::{
+        ledger::Ledger,
+        records::{Change, Log, Name, Query, Record},
+    },
+};
+
+/// How long one watch lasts: also how late a transition may be known.
+pub const SPAN: Duration = Duration::from_secs(2);
+
+/// The same for a function that only catches up: what there is comes at once.
+const CATCHING_UP: Duration = Duration::from_secs(1);
+
+/// Longest time for one call: a page of Jobs takes longest.
+const CALL: Duration = Duration::from_secs(10);
+
+/// How often it is stored that nothing happened: often enough that Kubernetes still knows that version.
+const STORED_EVERY: Duration = Duration::from_secs(30);
+
+/// How long to wait after a failure.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Jobs in one page of a list, and records in one of a log.
+const PAGE: u32 = 500;
+
+/// Broken watches after which Jobs are listed again: one that is too long to be read would break for ever.
+const TRIES: u32 = 3;
+
+/// What else is to be written when a Job has made a transition: together with the entry or not at all, and once.
+pub type Follow = Arc<dyn Fn(&Event<'_>) -> Vec<Change> + Send + Sync>;
+
+/// A transition, and whose.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The cluster.
+    pub cluster: &'a str,
+    /// The Job after it.
+    pub job: &'a Known,
+    /// What happened.
+    pub transition: &'a Transition,
+    /// The Job as Kubernetes describes it, where it is still there.
+    pub object: Option<&'a Value>,
+    /// Milliseconds since 1970.
+    pub now: u64,
+}
+
+/// What is watched, and where it is written.
+#[derive(Clone)]
+pub struct Watch {
+    /// Whose Jobs.
+    pub cluster: Cluster,
+    /// The history.
+    pub ledger: Ledger,
+    /// Where the Lease is; without one, only those who call [`Watch::catch_up`] write.
+    pub lease_namespace: Option<String>,
+    /// Who this replica is.
+    pub holder: String,
+    /// What follows a transition, if anything does.
+    pub follow: Option<Follow>,
+}
+
+/// The log of a Job's name.
+#[must_use]
+pub fn log(cluster: &str, namespace: &str, name: &str) -> Log {
+    Log::of("history", &[cluster, namespace, name])
+}
+
+impl Watch {
+    /// Watches whenever this replica holds the Lease, until `end`; then lets another have it.
+    pub async fn run(&self, end: impl Future<Output = ()>) {
+        let Self { cluster, lease_namespace, holder, .. } = self;
+        let Some(namespace) = lease_namespace else { return };
+        if let Some(reason) = self.ledger.refusal() {
+            tracing::warn!(reason, "The history of Jobs is not kept");
+            return;
+        }
+        let mut lease = Lease::new(cluster.clone(), namespace.clone(), holder.clone());
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                () = lease.acquire() => {}
+            }
+            tracing::info!(cluster = cluster.name(), "Watches Jobs");
+            tokio::select! {
+                () = &mut end => {
+                    lease.release().await;
+                    return;
+                }
+                () = lease.keep() => tracing::warn!(cluster = cluster.name(), "Lost the Lease"),
+                () = self.watch() => {}
+            }
+        }
+    }
+
+    /// Writes down what happened since somebody last did, without a Lease: entries are made once, whoever makes them.
+    ///
+    /// # Errors
+    /// When the store, or else the cluster, does not answer.
+    pub async fn catch_up(&self) -> Result<(), Trouble> {
+        let mut watcher = Watcher::open(self).await?;
+        // A list and then a watch, or a watch that came too late and then a list.
+        for _ in 0..2 {
+            let had_position = watcher.position.is_some();
+            watcher.go_on(CATCHING_UP).await?;
+            if had_position && watcher.position.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// For as long as it is let.
+    async fn watch(&self) {
+        let mut failures: u32 = 0;
+        let mut watcher = None;
+        loop {
+            let outcome = match &mut watcher {
+                None => Watcher::open(self).await.map(|opened| watcher = Some(opened)),
+                Some(watcher) => watcher.go_on(SPAN).await,
+            };
+            match outcome {
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::info!(cluster = self.cluster.name(), failures, "Watches Jobs again");
+                    }
+                    failures = 0;
+                }
+                Err(trouble) => {
+                    if failures == 0 {
+                        tracing::warn!(
+                            cluster = self.cluster.name(),
+                            reason = trouble.0,
+                            "Could not watch Jobs"
+                        );
+                    }
+                    failures = failures.saturating_add(1);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Why there is nothing new: for the log.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self(failure.in_words())
+    }
+}
+
+impl From<Problem> for Trouble {
+    fn from(problem: Problem) -> Self {
+        Self(problem.detail().to_owned())
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is known of the cluster's Jobs while they are watched.
+struct Watcher<'a> {
+    watch: &'a Watch,
+    /// Those that are not gone, by UID.
+    known: HashMap<String, Known>,
+    /// The version that the watch goes on from.
+    position: Option<String>,
+    stored: Option<Instant>,
+    has_news: bool,
+    broken: u32,
+}
+
+impl<'a> Watcher<'a> {
+    /// Begins where the last one stopped.
+    async fn open(watch: &'a Watch) -> Result<Self, Trouble> {
+        let mut watcher =
+            Self { watch, known: HashMap::new(), position: None, stored: None, has_news: false, broken: 0 };
+        let ledger = &watch.ledger;
+        let mut query = Query::all(watcher.present(), PAGE, ledger.now() / 1000);
+        loop {
+            let page = ledger.read(query.clone()).await?;
+            let known =
+                page.records.iter().filter_map(|record| serde_json::from_str::<Known>(&record.body).ok());
+            watcher.known.extend(known.map(|known| (known.uid.clone(), known)));
+            match page.next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        let stored = ledger.read(Query::all(watcher.watch_log(), 1, ledger.now() / 1000)).await?;
+        watcher.position = stored.records.into_iter().next().map(|record| record.body);
+        Ok(watcher)
+    }
+
+    /// Watches for a span, or lists where there is nothing to go on from.
+    async fn go_on(&mut self, span: Duration) -> Result<(), Trouble> {
+        match self.position.clone() {
+            None => self.list().await?,
+            Some(position) => self.watch(&position, span).await?,
+        }
+        let is_due = self.stored.is_none_or(|stored| stored.elapsed() >= STORED_EVERY);
+        if self.has_news || is_due { self.store_position().await } else { Ok(()) }
+    }
+
+    async fn watch(&mut self, position: &str, span: Duration) -> Result<(), Trouble> {
+        let call = self
+            .call(Verb::Watch)
+            .with("watch", Some(true))
+            .with("allowWatchBookmarks", Some(true))
+            .with("resourceVersion", Some(position))
+            .with("timeoutSeconds", Some(span.as_secs()));
+        let text = match api::bytes(self.watch.cluster.client(), &call, CALL).await {
+            Ok(text) => text,
+            Err(failure) if failure.is(StatusCode::GONE) => return self.begin_again(),
+            Err(failure) => {
+                self.broken += u32::from(failure.is_broken());
+                if self.broken >= TRIES {
+                    self.broken = 0;
+                    self.position = None;
+                }
+                return Err(failure.into());
+            }
+        };
+        self.broken = 0;
+        for event in serde_json::Deserializer::from_slice(&text).into_iter::<Value>() {
+            let event = event.map_err(|error| Trouble(format!("an event makes no sense: {error}")))?;
+            let object = &event["object"];
+            match event["type"].as_str() {
+                Some("ADDED" | "MODIFIED") => self.saw(object).await?,
+                Some("DELETED") => self.saw_it_go(object).await?,
+                Some("BOOKMARK") => {}
+                Some("ERROR") if object["code"] == 410 => return self.begin_again(),
+                _ => return Err(Trouble(format!("the watch failed: {}", object["message"]))),
+            }
+            if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
+                self.position = Some(version.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Kubernetes has forgotten what came after the position.
+    #[expect(clippy::unnecessary_wraps, reason = "what its callers answer")]
+    fn begin_again(&mut self) -> Result<(), Trouble> {
+        tracing::info!(cluster = self.watch.cluster.name(), "Lists Jobs again: the watch came too late");
+        self.position = None;
+        Ok(())
+    }
+
+    /// Compares what there is with what is known.
+    async fn list(&mut self) -> Result<(), Trouble> {
+        let mut missing: HashSet<_> = self.known.keys().cloned().collect();
+        let mut next: Option<String> = None;
+        let position = loop {
+            let call = self.call(Verb::List).with("limit", Some(PAGE)).with("continue", next.as_deref());
+            let list = api::send(self.watch.cluster.client(), &call, CALL).await?;
+            for job in list["items"].as_array().into_iter().flatten() {
+                missing.remove(job["metadata"]["uid"].as_str().unwrap_or_default());
+                self.saw(job).await?;
+            }
+            next = list["metadata"]["continue"].as_str().filter(|next| !next.is_empty()).map(str::to_owned);
+            if next.is_none() {
+                break list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+            }
+        };
+        for uid in missing {
+            if let Some(known) = self.known.get(&uid).cloned() {
+                self.end(&known, false).await?;
+            }
+        }
+        self.position = Some(position.ok_or_else(|| Trouble("a list without a version".to_owned()))?);
+        self.has_news = true;
+        Ok(())
+    }
+
+    async fn saw(&mut self, job: &Value) -> Result<(), Trouble> {
+        let uid = job["metadata"]["uid"].as_str().unwrap_or_default();
+        for step in history::steps(self.known.get(uid), job, self.watch.ledger.now()) {
+            self.enter(step, Some(job)).await?;
+        }
+        Ok(())
+    }
+
+    async fn saw_it_go(&mut self, job: &Value) -> Result<(), Trouble> {
+        // Its last state may be news.
+        self.saw(job).await?;
+        let uid = status::of(job, None).uid;
+        match self.known.get(&uid).cloned() {
+            Some(known) => self.end(&known, true).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, known: &Known, was_seen: bool) -> Result<(), Trouble> {
+        self.enter(history::gone(known, self.watch.ledger.now(), was_seen), None).await
+    }
+
+    /// Writes a transition with all that belongs to it.
+    async fn enter(&mut self, step: Step, object: Option<&Value>) -> Result<(), Trouble> {
+        let Watch { cluster, ledger, follow, .. } = self.watch;
+        let (cluster, Step { transition, after }) = (cluster.name(), step);
+        let entry = Record {
+            name: Name::of("transition", &[cluster, &after.uid, after.stage.name(), &after.spell]),
+            log: log(cluster, &after.namespace, &after.name),
+            place: after.place,
+            namespace: Some(after.namespace.clone()),
+            caller: None,
+            body: json(&transition)?,
+            keep_until: ledger.keep_until(),
+        };
+        let mut changes = vec![self.present_change(&after)?];
+        if let Some(follow) = follow {
+            let event = Event { cluster, job: &after, transition: &transition, object, now: ledger.now() };
+            changes.extend(follow(&event));
+        }
+        ledger.enter(entry, changes).await?;
+        self.has_news = true;
+        match after.stage {
+            Stage::Gone => drop(self.known.remove(&after.uid)),
+            _ => drop(self.known.insert(after.uid.clone(), after)),
+        }
+        Ok(())
+    }
+
+    /// That it is there, or no more: what the next watcher, and the next list, have to know.
+    fn present_change(&self, job: &Known) -> Result<Change, Trouble> {
+        let name = Name::of("present", &[self.watch.cluster.name(), &job.uid]);
+        if job.stage == Stage::Gone {
+            return Ok(Change::Remove(name));
+        }
+        let (log, place, body) = (self.present(), job.place, json(job)?);
+        Ok(Change::Put(Record { name, log, place, namespace: None, caller: None, body, keep_until: None }))
+    }
+
+    async fn store_position(&mut self) -> Result<(), Trouble> {
+        let Some(position) = self.position.clone() else { return Ok(()) };
+        let record = Record {
+            name: Name::of("watch", &[self.watch.cluster.name()]),
+            log: self.watch_log(),
+            place: 0,
+            namespace: None,
+            caller: None,
+            body: position,
+            keep_until: None,
+        };
+        self.watch.ledger.change(vec![Change::Put(record)]).await?;
+        (self.stored, self.has_news) = (Some(Instant::now()), false);
+        Ok(())
+    }
+
+    fn present(&self) -> Log {
+        Log::of("present", &[self.watch.cluster.name()])
+    }
+
+    fn watch_log(&self) -> Log {
+        Log::of("watch", &[self.watch.cluster.name()])
+    }
+
+    /// All namespaces at once, this service's own Jobs alone.
+    fn call(&self, verb: Verb) -> Call<'static> {
+        let (label, ours) = MANAGED_BY;
+        Call::new(verb, Resource::Jobs).with("labelSelector", Some(format!("{label}={ours}")))
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Trouble> {
+    serde_json::to_string(value).map_err(|error| Trouble(error.to_string()))
+}
