@@ -48,6 +48,7 @@ use crate::{
         cluster::{Cluster, Location},
         events::Delivery,
         watch::Watch,
+        templates::Templates,
     },
     lifecycle::Phase,
 };
@@ -81,7 +82,7 @@ impl App {
     ///
     /// # Errors
     /// When two routes or two metrics collide, or a route that needs a guard has none: a programming mistake. When
-    /// `AUTH_TOKENS_FILE` cannot be used.
+    /// `AUTH_TOKENS_FILE` or `JOBS_TEMPLATES_DIR` cannot be used.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
         let processors = match target {
             // Asking takes twenty system calls.
@@ -111,7 +112,7 @@ impl App {
             state: state.clone(),
             slots: Arc::new(Semaphore::new(processors)),
         }));
-        let jobs = JobsApi::of(config, target, &lifecycle, ledger);
+        let jobs = JobsApi::of(config, target, &lifecycle, ledger)?;
         let beside = jobs.beside(config);
         routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
@@ -228,24 +229,35 @@ struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
 impl JobsApi {
-    fn of(config: &Config, target: Target, lifecycle: &Lifecycle, ledger: Ledger) -> Self {
+    /// # Errors
+    /// When a template cannot be used.
+    fn of(
+        config: &Config,
+        target: Target,
+        lifecycle: &Lifecycle,
+        ledger: Ledger,
+    ) -> Result<Self, WiringError> {
+        let templates =
+            config.jobs_templates_dir.as_deref().map(Templates::load).transpose()?.unwrap_or_default();
         let at = |cluster: &EksCluster| {
             let EksCluster { name, region } = cluster.clone();
             Cluster::new(Location { name, region, eks_endpoint: config.aws.eks_endpoint.clone() })
         };
         let clusters: Vec<_> = config.eks_clusters.iter().map(at).collect();
-        Self(Jobs {
+        Ok(Self(Jobs {
             cluster: clusters.first().cloned(),
             clusters,
             namespaces: config.jobs_namespaces.clone(),
             images: config.jobs_images.clone(),
+            templates,
             max_body_bytes: config.max_body_bytes,
+            request_timeout: config.request_timeout,
             call_deadline: jobs::call_deadline(config.request_timeout),
             delivery: if target.streams() { Delivery::Live } else { Delivery::whole(config.request_timeout) },
             lifecycle: lifecycle.clone(),
             followed: Followed::default(),
             ledger,
-        })
+        }))
     }
 
     fn beside(&self, config: &Config) -> Beside {
@@ -322,8 +334,8 @@ struct JobsApi;
 
 #[cfg(not(feature = "jobs"))]
 impl JobsApi {
-    fn of(_: &Config, _: Target, _: &Lifecycle, _: Ledger) -> Self {
-        Self
+    fn of(_: &Config, _: Target, _: &Lifecycle, _: Ledger) -> Result<Self, WiringError> {
+        Ok(Self)
     }
 
     fn beside(&self, _: &Config) -> Beside {

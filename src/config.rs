@@ -134,6 +134,11 @@ pub const SETTINGS: &[Setting] = &[
         "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
     ),
     setting(
+        "JOBS_TEMPLATES_DIR",
+        "",
+        "a folder of YAML files, each a template that creates may name; read at the start",
+    ),
+    setting(
         "JOBS_LEASE_NAMESPACE",
         "",
         "the namespace of the Lease, in each cluster, by which one replica at a time writes the history of Jobs, such as the service's own; without it none of them does",
@@ -222,6 +227,9 @@ pub struct Config {
     /// Images that Jobs may run.
     #[cfg(feature = "jobs")]
     pub jobs_images: Images,
+    /// Where templates of Jobs are.
+    #[cfg(feature = "jobs")]
+    pub jobs_templates_dir: Option<PathBuf>,
     /// Where the Lease is by which one replica at a time watches Jobs.
     #[cfg(feature = "jobs")]
     pub jobs_lease_namespace: Option<String>,
@@ -274,6 +282,8 @@ impl Config {
             jobs_namespaces: env.read("JOBS_NAMESPACES", str::parse)?,
             #[cfg(feature = "jobs")]
             jobs_images: env.read("JOBS_IMAGES", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_templates_dir: env.read("JOBS_TEMPLATES_DIR", optional(text))?.map(PathBuf::from),
             #[cfg(feature = "jobs")]
             jobs_lease_namespace: env.read("JOBS_LEASE_NAMESPACE", optional(namespace))?,
             auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),

@@ -60,7 +60,8 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     audit.namespace(&namespace);
     let (head, body) = jobs.read(request).await?;
-    let (created, job) = jobs.create_job(&head.headers, &who, &audit, &namespace, &body).await?;
+    let order = Order { headers: &head.headers, who: &who, audit: &audit, namespace: &namespace, item: None };
+    let (created, job) = jobs.create_job(&order, &body).await?;
     Ok(created.answer(StatusCode::CREATED, &job.uid, &job))
 }
 
@@ -132,21 +133,40 @@ pub(super) async fn remove(
     Ok(uncached(StatusCode::ACCEPTED, deleted))
 }
 
+/// Who wants a Job, and where.
+pub(super) struct Order<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) who: &'a Principal,
+    pub(super) audit: &'a Audit,
+    pub(super) namespace: &'a str,
+    /// Its place, where the request wants several.
+    pub(super) item: Option<usize>,
+}
+
+impl Order<'_> {
+    /// What an `Idempotency-Key` is about: another item under the same key is another Job.
+    fn place(&self) -> String {
+        match self.item {
+            None => format!("jobs/{}", self.namespace),
+            Some(item) => format!("jobs/{}/{item}", self.namespace),
+        }
+    }
+}
+
 impl Jobs {
     pub(super) async fn create_job(
         &self,
-        headers: &HeaderMap,
-        who: &Principal,
-        audit: &Audit,
-        namespace: &str,
+        order: &Order<'_>,
         body: &Value,
     ) -> Result<(Created, JobStatus), Problem> {
+        let Order { audit, namespace, .. } = *order;
         audit.cluster(self.cluster()?.name());
         audit.namespace(namespace);
         self.check_namespace(namespace)?;
-        let draft = Draft::read(body, namespace).map_err(Problem::invalid)?;
+        let written = self.templates.written(body).map_err(Problem::invalid)?;
+        let draft = Draft::of(&written, namespace).map_err(Problem::invalid)?;
         draft.check(&self.images).map_err(Problem::invalid)?;
-        let marks = marks(headers, who, &format!("jobs/{namespace}"), body)?;
+        let marks = marks(order.headers, order.who, &order.place(), body)?;
         let name = match draft.name() {
             Name::Given(name) => name,
             Name::Prefix(prefix) => format!("{prefix}{}", marks.suffix()),
