@@ -37,6 +37,10 @@ pub struct CreateJob {
     /// The Job.
     #[serde(flatten)]
     pub manifest: Manifest,
+    /// Who is told when it has ended, as there.
+    #[serde(default)]
+    #[schema(example = "https://hooks.example.com/jobs", max_length = 2048, pattern = "^https://")]
+    pub webhook: Option<String>,
 }
 
 /// A Job that was created.

@@ -23,7 +23,7 @@ use super::{
     BATCH, Jobs,
     docs::{Writes, WritesMany},
     job::Order,
-    manifest::NewJob,
+    manifest::JobRequest,
     namespaces::uncached,
     request::InPath,
     status::JobStatus,
@@ -56,7 +56,7 @@ const FOR_THE_ANSWER: (u32, Duration) = (20, Duration::from_secs(1));
 pub struct NewJobs {
     /// The Jobs, each as `POST …/jobs` takes it.
     #[schema(min_items = 1, max_items = 100)]
-    pub items: Vec<NewJob>,
+    pub items: Vec<JobRequest>,
 }
 
 /// What became of many Jobs.

@@ -13,7 +13,9 @@ use utoipa::{
     },
 };
 
-use super::{CLUSTER, alias, batch, clusters, events, in_cluster, job, logs, namespaces, past, templates};
+use super::{
+    CLUSTER, alias, batch, clusters, events, in_cluster, job, logs, namespaces, past, templates, webhook,
+};
 use crate::problem::Document;
 
 #[derive(OpenApi)]
@@ -22,7 +24,7 @@ use crate::problem::Document;
         clusters::list,
         namespaces::create, namespaces::list, namespaces::show, namespaces::remove,
         job::create, job::list, job::show, job::remove, logs::show, events::follow, past::show,
-        batch::create, templates::routes::list, templates::routes::show,
+        batch::create, templates::routes::list, templates::routes::show, webhook::routes::list,
         alias::create_job, alias::delete_job, alias::job_status, alias::create_namespace, alias::delete_namespace,
     ),
     tags((name = "jobs", description = "Kubernetes Jobs on EKS, where a cluster is configured")),

@@ -16,11 +16,13 @@ use super::{
     api::{Call, Resource, Verb},
     create::{Created, Wanted, marks},
     docs::{Deletes, Reads, Writes},
-    manifest::{Draft, Name, NewJob},
+    idempotency,
+    manifest::{Draft, JobRequest, Name},
     namespaces::{Deleted, next, uncached},
     pointer::Pointer,
     request::{InPath, Query, etag},
     status::{self, JobStatus},
+    webhook,
 };
 use crate::{
     auth::{access::Principal, audit::Audit},
@@ -44,7 +46,7 @@ pub struct JobList {
 ///
 /// What is left out is filled in as the Pod Security Standard "restricted" asks, with a deadline and a TTL. What the policy
 /// refuses is named, field by field.
-#[utoipa::path(post, path = JOBS, operation_id = "create_job", tag = "jobs", request_body = NewJob,
+#[utoipa::path(post, path = JOBS, operation_id = "create_job", tag = "jobs", request_body = JobRequest,
     params(
         ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters but commas: as long as the Job exists, the same key and body get the same answer, and make no other"),
@@ -163,7 +165,8 @@ impl Jobs {
         audit.cluster(self.cluster()?.name());
         audit.namespace(namespace);
         self.check_namespace(namespace)?;
-        let written = self.templates.written(body).map_err(Problem::invalid)?;
+        let (job, webhook) = self.webhooks.taken(body).map_err(|error| Problem::invalid(vec![error]))?;
+        let written = self.templates.written(&job).map_err(Problem::invalid)?;
         let draft = Draft::of(&written, namespace).map_err(Problem::invalid)?;
         draft.check(&self.images).map_err(Problem::invalid)?;
         let marks = marks(order.headers, order.who, &order.place(), body)?;
@@ -172,7 +175,10 @@ impl Jobs {
             Name::Prefix(prefix) => format!("{prefix}{}", marks.suffix()),
         };
         audit.name(&name);
-        let object = draft.clone().named(&name, &marks);
+        let mut object = draft.clone().named(&name, &marks);
+        if let Some(target) = webhook {
+            idempotency::mark(&mut object, "annotations", webhook::ANNOTATION, &target.uri().to_string());
+        }
         let wanted = Wanted {
             resource: Resource::Jobs,
             namespace: Some(namespace),

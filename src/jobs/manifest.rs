@@ -14,6 +14,7 @@ use super::{
     pointer::{Pointer, escaped},
     policy,
     templates::{Origins, Written},
+    webhook,
 };
 use crate::problem::FieldError;
 
@@ -120,6 +121,18 @@ pub enum NewJob {
     Manifest(Manifest),
     /// One container, in short.
     ShortForm(Box<ShortForm>),
+}
+
+/// What a create says.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobRequest {
+    /// The Job.
+    #[serde(flatten)]
+    pub job: NewJob,
+    /// An https URL at a host that `JOBS_WEBHOOK_HOSTS` allows: it gets a signed POST when the Job has ended.
+    #[serde(default)]
+    #[schema(example = "https://hooks.example.com/jobs", max_length = 2048, pattern = "^https://")]
+    pub webhook: Option<String>,
 }
 
 /// A Job that is about to be sent.
@@ -292,6 +305,8 @@ fn identity(job: &Value, namespace: &str, errors: &mut Vec<FieldError>) {
     must(metadata.at("generateName"), &is_prefix, format!("{}, up to its end", names::JOB_NAME_RULE));
     let (label, ours) = MANAGED_BY;
     must(metadata.at("labels").at(label), &|value| value == ours, "is for this service to set".to_owned());
+    let theirs = metadata.at("annotations").at(webhook::ANNOTATION);
+    must(theirs, &|_| false, "is for this service to set: say webhook in the request".to_owned());
     for part in ["labels", "annotations"] {
         if metadata.at(part).value().is_some_and(|part| !part.is_object()) {
             errors.push(FieldError {

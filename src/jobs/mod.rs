@@ -20,6 +20,7 @@
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
 //! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
+//! - [`webhook`]: tells who asked for it that a Job has ended.
 //! - [`docs`]: all of it for `/openapi.json`.
 
 pub mod alias;
@@ -47,6 +48,7 @@ mod request;
 pub mod status;
 pub mod templates;
 pub mod watch;
+pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -66,6 +68,7 @@ use self::{
     events::Delivery,
     names::{Images, Namespaces},
     templates::Templates,
+    webhook::Webhooks,
 };
 use crate::{
     auth::{
@@ -113,6 +116,8 @@ paths! {
     EVENTS = "/namespaces/{namespace}/jobs/{name}/events";
     /// What became of it.
     JOB_HISTORY = "/namespaces/{namespace}/jobs/{name}/history";
+    /// Who could not be told.
+    DEAD_LETTERS = "/webhooks/dead-letters";
 }
 
 /// All clusters.
@@ -149,6 +154,8 @@ pub struct Jobs {
     pub images: Images,
     /// What creates may name in place of a Job.
     pub templates: Templates,
+    /// Who may be told when a Job has ended.
+    pub webhooks: Webhooks,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
     /// Longest time for one request.
@@ -216,6 +223,7 @@ fn table() -> Vec<Operation> {
         operation(Method::GET, JOB_HISTORY, JobsRead, get(past::show)),
         operation(Method::GET, LOGS, JobsRead, get(logs::show)),
         operation(Method::GET, EVENTS, JobsRead, get(events::follow)),
+        operation(Method::GET, DEAD_LETTERS, JobsRead, get(webhook::routes::list)),
         operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),
         operation(Method::DELETE, DELETE_JOB, JobsWrite, delete(alias::delete_job)),
         operation(Method::GET, JOB_STATUS, JobsRead, get(alias::job_status)),

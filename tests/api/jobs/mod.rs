@@ -8,6 +8,7 @@
 //! - `policy`: what a Job may ask for.
 //! - `history`: what becomes of Jobs, written down; `lease`: by one replica at a time.
 //! - `templates`: Jobs that a template describes.
+//! - `webhooks`: who is told when a Job has ended.
 
 mod batch;
 mod callers;
@@ -19,6 +20,7 @@ mod logs;
 mod policy;
 mod routes;
 mod templates;
+mod webhooks;
 
 use std::{
     collections::VecDeque,
@@ -43,6 +45,7 @@ use math_service::{
         cluster::{Cluster, ClusterError},
         events::Delivery,
         templates::Templates,
+        webhook::Webhooks,
     },
     lifecycle::Lifecycle,
     store::{ledger::Ledger, state::State},
@@ -183,6 +186,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) issuer: Option<&'a TestIssuer>,
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
+    pub(crate) webhooks: Option<Webhooks>,
     pub(crate) call_deadline: Option<Duration>,
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) rate: Option<&'a str>,
@@ -211,6 +215,7 @@ impl Setup<'_> {
             namespaces: self.namespaces.unwrap_or("jobs-*,other").parse().unwrap(),
             images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
             templates: Templates::load(folder.path()).unwrap(),
+            webhooks: self.webhooks.unwrap_or_default(),
             max_body_bytes: 65_536,
             request_timeout: self.request_timeout.unwrap_or(Duration::from_secs(30)),
             call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
