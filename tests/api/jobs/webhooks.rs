@@ -51,13 +51,16 @@ struct Got {
     body: String,
 }
 
+/// A status, and perhaps a header.
+type Told = (u16, Option<(&'static str, &'static str)>);
+
 /// Somebody who wants to be told.
 struct Receiver {
     port: u16,
     roots: RootCertStore,
     acceptor: TlsAcceptor,
-    /// What it answers: a status, and a header.
-    answer: Arc<Mutex<(u16, Option<(&'static str, &'static str)>)>>,
+    /// What it answers.
+    answer: Arc<Mutex<Told>>,
     got: Arc<Mutex<Vec<Got>>>,
     connections: Arc<AtomicU64>,
     held: Option<std::net::TcpListener>,
@@ -372,11 +375,11 @@ async fn a_receiver_that_is_down_for_a_minute_is_told_soon_after() {
     }
     let delivered = delivered.expect("it was told");
     assert!((60..=140).contains(&delivered), "{delivered}");
+    assert_eq!(world.dead_letters().await, json!([]));
     let got = receiver.got.lock().unwrap();
     assert_eq!(got.len(), 1, "and once");
     verify(&got[0], NOW + delivered);
     assert_eq!(got[0].headers["webhook-id"], message.id);
-    assert_eq!(world.dead_letters().await, json!([]));
     println!("down for 60 s, told after {delivered} s");
 }
 
