@@ -120,7 +120,7 @@ pub(super) async fn create(
     let items = items(body).map_err(|error| Problem::invalid(vec![error]))?;
     idempotency::key(&head.headers)?;
     meter.take(u32::try_from(items.len() - 1).unwrap_or(u32::MAX))?;
-    let until = jobs.batch_ends();
+    let (until, answered) = jobs.batch_ends();
     let batch = Batch {
         jobs: &jobs,
         who: &who,
@@ -132,7 +132,7 @@ pub(super) async fn create(
     };
     let results = stream::iter(items.into_iter().enumerate().map(|(index, item)| batch.item(index, item)));
     let results = results.buffered(AT_ONCE).collect().await;
-    batch.wait_for_copies().await;
+    let _ = tokio::time::timeout_at(answered, batch.wait_for_copies()).await;
     Ok(uncached(StatusCode::OK, BatchResult::of(results)))
 }
 
@@ -154,12 +154,14 @@ fn items(body: Value) -> Result<Vec<Value>, FieldError> {
 }
 
 impl Jobs {
-    /// When the answer has to be begun, or the request would get 504 as a whole and nobody knew what became of its items.
-    fn batch_ends(&self) -> Instant {
+    /// When the last item ends, and when the answer begins; later, the request would get 504 as a whole, and nobody knew
+    /// what became of its items.
+    fn batch_ends(&self) -> (Instant, Instant) {
         let spent = context::with(|request| Clock::now() - request.started).unwrap_or_default();
         let (part, most) = FOR_THE_ANSWER;
         let kept = (self.request_timeout / part).min(most);
-        Instant::now() + self.request_timeout.saturating_sub(kept + spent)
+        let until = Instant::now() + self.request_timeout.saturating_sub(kept + spent);
+        (until, until + kept / 2)
     }
 }
 

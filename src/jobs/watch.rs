@@ -104,7 +104,13 @@ impl Watch {
     /// Watches whenever this replica holds the Lease, until `end`; then lets another have it.
     pub async fn run(&self, end: impl Future<Output = ()>) {
         let Self { cluster, lease_namespace, holder, .. } = self;
-        let Some(namespace) = lease_namespace else { return };
+        let Some(namespace) = lease_namespace else {
+            if self.outbox.is_some() {
+                let reason = "JOBS_LEASE_NAMESPACE is not set";
+                tracing::warn!(cluster = cluster.name(), reason, "Webhooks are not delivered");
+            }
+            return;
+        };
         if let Some(reason) = self.ledger.refusal() {
             tracing::warn!(reason, "The history of Jobs is not kept");
             return;
