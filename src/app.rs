@@ -47,7 +47,9 @@ use crate::{
         self, Followed, Jobs,
         cluster::{Cluster, Location},
         events::Delivery,
+        templates::Templates,
         watch::Watch,
+        webhook::{Webhooks, outbox::Outbox, sender::Sender, signature::SecretFile},
     },
     lifecycle::Phase,
 };
@@ -81,7 +83,7 @@ impl App {
     ///
     /// # Errors
     /// When two routes or two metrics collide, or a route that needs a guard has none: a programming mistake. When
-    /// `AUTH_TOKENS_FILE` cannot be used.
+    /// `AUTH_TOKENS_FILE`, `JOBS_TEMPLATES_DIR` or `JOBS_WEBHOOK_SECRET_FILE` cannot be used.
     pub fn new(config: &Config, target: Target, logs: Option<Writer>) -> Result<Self, WiringError> {
         let processors = match target {
             // Asking takes twenty system calls.
@@ -111,7 +113,7 @@ impl App {
             state: state.clone(),
             slots: Arc::new(Semaphore::new(processors)),
         }));
-        let jobs = JobsApi::of(config, target, &lifecycle, ledger);
+        let jobs = JobsApi::of(config, target, &lifecycle, ledger)?;
         let beside = jobs.beside(config);
         routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
@@ -228,35 +230,58 @@ struct JobsApi(Jobs);
 
 #[cfg(feature = "jobs")]
 impl JobsApi {
-    fn of(config: &Config, target: Target, lifecycle: &Lifecycle, ledger: Ledger) -> Self {
+    /// # Errors
+    /// When a template, or the secret of webhooks, cannot be used.
+    fn of(
+        config: &Config,
+        target: Target,
+        lifecycle: &Lifecycle,
+        ledger: Ledger,
+    ) -> Result<Self, WiringError> {
+        let templates =
+            config.jobs_templates_dir.as_deref().map(Templates::load).transpose()?.unwrap_or_default();
+        let secret = config.jobs_webhook_secret_file.as_deref().map(SecretFile::open).transpose()?;
+        let webhooks = Webhooks { hosts: config.jobs_webhook_hosts.clone(), secret };
         let at = |cluster: &EksCluster| {
             let EksCluster { name, region } = cluster.clone();
             Cluster::new(Location { name, region, eks_endpoint: config.aws.eks_endpoint.clone() })
         };
         let clusters: Vec<_> = config.eks_clusters.iter().map(at).collect();
-        Self(Jobs {
+        Ok(Self(Jobs {
             cluster: clusters.first().cloned(),
             clusters,
             namespaces: config.jobs_namespaces.clone(),
             images: config.jobs_images.clone(),
+            templates,
+            webhooks,
             max_body_bytes: config.max_body_bytes,
+            request_timeout: config.request_timeout,
             call_deadline: jobs::call_deadline(config.request_timeout),
             delivery: if target.streams() { Delivery::Live } else { Delivery::whole(config.request_timeout) },
             lifecycle: lifecycle.clone(),
             followed: Followed::default(),
             ledger,
-        })
+        }))
     }
 
     fn beside(&self, config: &Config) -> Beside {
         let host = config.host_name.as_deref().unwrap_or("math-service");
+        let outbox = |cluster: &Cluster| {
+            self.0.webhooks.secret.is_some().then(|| Outbox {
+                cluster: cluster.name().to_owned(),
+                ledger: self.0.ledger.clone(),
+                webhooks: self.0.webhooks.clone(),
+                sender: Sender::default(),
+            })
+        };
         let watch = |cluster: &Cluster| Watch {
+            outbox: outbox(cluster),
+            follow: outbox(cluster).map(|outbox| outbox.follow()),
             cluster: cluster.clone(),
             ledger: self.0.ledger.clone(),
             lease_namespace: config.jobs_lease_namespace.clone(),
             // Another process on the same machine is another replica.
             holder: format!("{host}_{:016x}", fastrand::u64(..)),
-            follow: None,
         };
         Beside(self.0.clusters.iter().map(watch).collect())
     }
@@ -322,8 +347,8 @@ struct JobsApi;
 
 #[cfg(not(feature = "jobs"))]
 impl JobsApi {
-    fn of(_: &Config, _: Target, _: &Lifecycle, _: Ledger) -> Self {
-        Self
+    fn of(_: &Config, _: Target, _: &Lifecycle, _: Ledger) -> Result<Self, WiringError> {
+        Ok(Self)
     }
 
     fn beside(&self, _: &Config) -> Beside {

@@ -11,7 +11,10 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 #[cfg(feature = "jobs")]
-use crate::jobs::names::{Images, Namespaces};
+use crate::jobs::{
+    names::{Images, Namespaces},
+    webhook::target::Hosts,
+};
 use crate::{
     auth::{issuer::Issuer, limit::Rate},
     http::host,
@@ -134,6 +137,21 @@ pub const SETTINGS: &[Setting] = &[
         "images that Jobs may run, comma-separated: repositories without tag (`busybox`), all below a path (`public.ecr.aws/team/*`), or `*`",
     ),
     setting(
+        "JOBS_TEMPLATES_DIR",
+        "",
+        "a folder of YAML files, each a template that creates may name; read at the start",
+    ),
+    setting(
+        "JOBS_WEBHOOK_HOSTS",
+        "",
+        "hosts that may be told when a Job has ended, comma-separated: names, or all below a domain (`*.example.com`), each with an optional port",
+    ),
+    setting(
+        "JOBS_WEBHOOK_SECRET_FILE",
+        "",
+        "a file with what those messages are signed with (`whsec_` and Base64), one a line; required with `JOBS_WEBHOOK_HOSTS`",
+    ),
+    setting(
         "JOBS_LEASE_NAMESPACE",
         "",
         "the namespace of the Lease, in each cluster, by which one replica at a time writes the history of Jobs, such as the service's own; without it none of them does",
@@ -222,6 +240,15 @@ pub struct Config {
     /// Images that Jobs may run.
     #[cfg(feature = "jobs")]
     pub jobs_images: Images,
+    /// Where templates of Jobs are.
+    #[cfg(feature = "jobs")]
+    pub jobs_templates_dir: Option<PathBuf>,
+    /// Hosts that may be told when a Job has ended.
+    #[cfg(feature = "jobs")]
+    pub jobs_webhook_hosts: Hosts,
+    /// What those messages are signed with; set where hosts are.
+    #[cfg(feature = "jobs")]
+    pub jobs_webhook_secret_file: Option<PathBuf>,
     /// Where the Lease is by which one replica at a time watches Jobs.
     #[cfg(feature = "jobs")]
     pub jobs_lease_namespace: Option<String>,
@@ -275,6 +302,14 @@ impl Config {
             #[cfg(feature = "jobs")]
             jobs_images: env.read("JOBS_IMAGES", str::parse)?,
             #[cfg(feature = "jobs")]
+            jobs_templates_dir: env.read("JOBS_TEMPLATES_DIR", optional(text))?.map(PathBuf::from),
+            #[cfg(feature = "jobs")]
+            jobs_webhook_hosts: env.read("JOBS_WEBHOOK_HOSTS", str::parse)?,
+            #[cfg(feature = "jobs")]
+            jobs_webhook_secret_file: env
+                .read("JOBS_WEBHOOK_SECRET_FILE", optional(text))?
+                .map(PathBuf::from),
+            #[cfg(feature = "jobs")]
             jobs_lease_namespace: env.read("JOBS_LEASE_NAMESPACE", optional(namespace))?,
             auth_tokens_file: env.read("AUTH_TOKENS_FILE", optional(text))?.map(PathBuf::from),
             jobs_rate_limit: env.read("JOBS_RATE_LIMIT", Rate::parse)?,
@@ -323,6 +358,14 @@ impl Config {
                 variable: "STATE_URL",
                 value: format!("dynamodb://{}", table.name),
                 expected: "a region: ?region=… behind the table's name, or AWS_REGION".to_owned(),
+            });
+        }
+        #[cfg(feature = "jobs")]
+        if self.jobs_webhook_hosts.is_empty() != self.jobs_webhook_secret_file.is_none() {
+            return Err(ConfigError {
+                variable: "JOBS_WEBHOOK_SECRET_FILE",
+                value: self.jobs_webhook_secret_file.unwrap_or_default().display().to_string(),
+                expected: "a file where JOBS_WEBHOOK_HOSTS is set, and none where it is not".to_owned(),
             });
         }
         match (&self.oidc_issuer, &self.oidc_audience) {

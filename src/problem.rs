@@ -100,24 +100,51 @@ impl Problem {
     pub fn status(&self) -> StatusCode {
         self.status
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let request_id = context::request_id();
-        let document = Document {
+    /// When the caller is to try again, in whole seconds.
+    #[must_use]
+    pub fn seconds_to_wait(&self) -> Option<u64> {
+        self.retry_after.map(|delay| delay.as_secs().max(1))
+    }
+
+    /// The same about a part of the request's body, which stands at `pointer`.
+    #[must_use]
+    pub fn below(mut self, pointer: &str) -> Self {
+        if self.errors.is_empty() {
+            return self;
+        }
+        let moved =
+            |error: FieldError| FieldError { pointer: format!("{pointer}{}", error.pointer), ..error };
+        let errors = std::mem::take(&mut self.errors).into_iter().map(moved).collect();
+        let Self { detail, errors, .. } = Self::invalid(errors);
+        Self { detail, errors, ..self }
+    }
+
+    /// The document, for an answer that holds several.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        serde_json::to_value(self.document(&context::request_id())).unwrap_or_default()
+    }
+
+    fn document<'a>(&'a self, request_id: &'a str) -> Document<'a> {
+        Document {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            request_id: &request_id,
+            request_id,
             errors: &self.errors,
-        };
-        let mut response = (self.status, axum::Json(document)).into_response();
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(self.document(&context::request_id()))).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(delay) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+        if let Some(seconds) = self.seconds_to_wait() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, challenge);

@@ -29,7 +29,7 @@
 //!
 //! Attempts to sign in are not limited: one costs a hash and at most a signature check, and leaves nothing in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -44,7 +44,7 @@ use super::{
     Subject,
     audit::Attempt,
     bearer,
-    limit::{Limiter, Rate},
+    limit::{Limiter, Quota, Rate},
     oidc::Oidc,
     scope::{Scope, Scopes},
     tokens::{Known, Tokens},
@@ -104,6 +104,39 @@ impl<S: Sync> FromRequestParts<S> for Principal {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.get().cloned().ok_or_else(|| {
             tracing::error!("A handler that asks who is calling has a route without a guard");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this route has no guard")
+        })
+    }
+}
+
+/// Takes what a request costs beyond the one unit that let it in; an extractor.
+#[derive(Clone)]
+pub struct Meter {
+    access: Access,
+    caller: Subject,
+    quota: Arc<OnceLock<Quota>>,
+}
+
+impl Meter {
+    /// Takes `units` more, into debt if need be.
+    ///
+    /// # Errors
+    /// 429 for who is in debt already: by another request that was let in at the same time.
+    pub fn take(&self, units: u32) -> Result<(), Problem> {
+        let quota = self.access.0.limiter.owe(&self.caller, units, Instant::now());
+        quota.check()?;
+        // A second time would be a handler's mistake; the first answer stands.
+        let _ = self.quota.set(quota);
+        Ok(())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Meter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get().cloned().ok_or_else(|| {
+            tracing::error!("A handler that takes from the rate limit has a route without a guard");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this route has no guard")
         })
     }
@@ -211,7 +244,7 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
 }
 
 impl Gate {
-    async fn answer(&self, request: Request, next: Next, mut attempt: Option<&mut Attempt>) -> Response {
+    async fn answer(&self, mut request: Request, next: Next, mut attempt: Option<&mut Attempt>) -> Response {
         let principal = match self.access.identify(request.headers()).await {
             Ok(principal) => principal,
             Err(problem) => return problem.into_response(),
@@ -220,6 +253,10 @@ impl Gate {
             attempt.is_by(&principal.subject);
         }
         let quota = self.access.0.limiter.take(&principal.subject, Instant::now());
+        let meter =
+            Meter { access: self.access.clone(), caller: principal.subject.clone(), quota: Arc::default() };
+        let charged = meter.quota.clone();
+        request.extensions_mut().insert(meter);
         let is_within = quota.check();
         if let (Ok(()), Some(attempt)) = (&is_within, &mut attempt) {
             attempt.leaves(self.access.0.trail.clone());
@@ -229,7 +266,7 @@ impl Gate {
             Ok(()) => run(request, next, principal, attempt).await,
             Err(problem) => problem.into_response(),
         };
-        quota.mark(response.headers_mut());
+        charged.get().unwrap_or(&quota).mark(response.headers_mut());
         response
     }
 }

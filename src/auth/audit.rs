@@ -39,11 +39,25 @@ const LONGEST_TEXT: usize = 256;
 /// What a handler tells of the change that it was asked for; an extractor, on routes whose scope is one to write.
 ///
 /// Say what is known as soon as it is: the line is written even if nothing more happens.
-#[derive(Debug, Clone, Default)]
-pub struct Audit(Arc<Mutex<Record>>);
+#[derive(Clone)]
+pub struct Audit {
+    request: Arc<Asked>,
+    record: Arc<Mutex<Record>>,
+}
 
-#[derive(Debug, Default)]
+/// What the guard knows of the request.
+struct Asked {
+    verb: Method,
+    route: &'static str,
+    path: String,
+    logs: Option<Writer>,
+}
+
+#[derive(Default)]
 struct Record {
+    /// Where a copy is kept, of attempts that are.
+    trail: Option<Trail>,
+    item: Option<usize>,
     who: Option<Subject>,
     cluster: Option<String>,
     namespace: Option<String>,
@@ -72,8 +86,28 @@ impl Audit {
         self.record().uid = Some(clipped(uid));
     }
 
+    /// A part of the request, counted from 0, with a line of its own.
+    ///
+    /// # Errors
+    /// 503 when that line could not be written: then the part may not be begun.
+    pub fn item(&self, index: usize) -> Result<Attempt, Problem> {
+        let known = self.record();
+        let record = Record {
+            item: Some(index),
+            trail: known.trail.clone(),
+            who: known.who.clone(),
+            cluster: known.cluster.clone(),
+            namespace: known.namespace.clone(),
+            ..Record::default()
+        };
+        drop(known);
+        let audit = Self { request: self.request.clone(), record: Arc::new(Mutex::new(record)) };
+        let mut attempt = Attempt { audit, room: None, status: None, is_over: false };
+        attempt.take_room().map(|()| attempt)
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,32 +123,27 @@ impl<S: Sync> FromRequestParts<S> for Audit {
 }
 
 /// One attempt; its line is written when it ends, and at the latest when it is dropped.
-pub(super) struct Attempt {
+pub struct Attempt {
     audit: Audit,
-    verb: Method,
-    route: &'static str,
-    path: String,
-    logs: Option<Writer>,
     room: Option<Room>,
     status: Option<StatusCode>,
-    /// Where a copy is kept, of attempts that are.
-    trail: Option<Trail>,
     is_over: bool,
 }
 
 impl Attempt {
     pub(super) fn begin(verb: Method, route: &'static str, path: &str, logs: Option<Writer>) -> Self {
-        let (path, audit) = (clipped(path), Audit::default());
-        Self { audit, verb, route, path, logs, room: None, status: None, trail: None, is_over: false }
+        let request = Arc::new(Asked { verb, route, path: clipped(path), logs });
+        Self { audit: Audit { request, record: Arc::default() }, room: None, status: None, is_over: false }
     }
 
-    /// From now on, a copy of its line will be kept.
+    /// From now on, a copy of its line will be kept, and of those of its parts.
     pub(super) fn leaves(&mut self, trail: Option<Trail>) {
-        self.trail = trail;
+        self.audit.record().trail = trail;
     }
 
-    /// What the handler gets.
-    pub(super) fn audit(&self) -> Audit {
+    /// What is told of it.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
         self.audit.clone()
     }
 
@@ -127,7 +156,7 @@ impl Attempt {
     /// # Errors
     /// 503 when it cannot: then nothing may be changed.
     pub(super) fn take_room(&mut self) -> Result<(), Problem> {
-        let Some(logs) = &self.logs else { return Ok(()) };
+        let Some(logs) = &self.audit.request.logs else { return Ok(()) };
         self.room = logs.reserve();
         if self.room.is_some() {
             return Ok(());
@@ -137,11 +166,16 @@ impl Attempt {
             .retry_after(std::time::Duration::from_secs(1)))
     }
 
-    pub(super) async fn end(mut self, status: StatusCode) {
-        self.status = Some(status);
-        if let Some(keeping) = self.write() {
+    pub(super) async fn end(self, status: StatusCode) {
+        if let Some(keeping) = self.written(status) {
             keeping.wait().await;
         }
+    }
+
+    /// It has an answer: its line is written, and the copy on its way.
+    pub fn written(mut self, status: StatusCode) -> Option<Keeping> {
+        self.status = Some(status);
+        self.write()
     }
 
     fn outcome(&self) -> &'static str {
@@ -160,7 +194,8 @@ impl Attempt {
         if std::mem::replace(&mut self.is_over, true) {
             return None;
         }
-        if let (None, Some(logs)) = (&self.room, &self.logs) {
+        let Asked { verb, route, path, logs } = &*self.audit.request;
+        if let (None, Some(logs)) = (&self.room, logs) {
             // It was refused before it had room, and may find some now. If not, nothing was changed and the loss is counted.
             self.room = logs.reserve_or_count();
             self.room.as_ref()?;
@@ -172,9 +207,10 @@ impl Attempt {
             who = record.who.as_ref().map(Subject::name),
             issuer = record.who.as_ref().map(Subject::issuer),
             client = client.map(tracing::field::display),
-            verb = self.verb.as_str(),
-            route = self.route,
-            path = self.path,
+            verb = verb.as_str(),
+            route,
+            path,
+            item = record.item,
             cluster = record.cluster,
             namespace = record.namespace,
             name = record.name,
@@ -183,15 +219,16 @@ impl Attempt {
             outcome = self.outcome(),
             "Audited"
         );
-        let (trail, who) = (self.trail.as_ref()?, record.who.as_ref()?);
+        let (trail, who) = (record.trail.as_ref()?, record.who.as_ref()?);
         trail.keep(Entry {
             time: trail.now(),
             who: who.name().to_owned(),
             issuer: who.issuer().to_owned(),
             client: client.map(|client| client.to_string()),
-            verb: self.verb.to_string(),
-            route: self.route.to_owned(),
-            path: self.path.clone(),
+            verb: verb.to_string(),
+            route: (*route).to_owned(),
+            path: path.clone(),
+            item: record.item,
             cluster: record.cluster.clone(),
             namespace: record.namespace.clone(),
             name: record.name.clone(),

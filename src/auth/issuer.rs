@@ -123,7 +123,7 @@ pub(super) struct Fetched {
     pub(super) max_age: Option<Duration>,
 }
 
-pub(super) type FetchError = Box<dyn Error + Send + Sync>;
+pub(crate) type FetchError = Box<dyn Error + Send + Sync>;
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
@@ -144,7 +144,7 @@ fn has_plain_authority(uri: &Uri) -> bool {
 }
 
 /// The certificate authorities of this system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-async fn roots() -> Result<RootCertStore, FetchError> {
+pub(crate) async fn roots() -> Result<RootCertStore, FetchError> {
     let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(loaded.certs);

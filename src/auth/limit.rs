@@ -108,6 +108,19 @@ impl Limiter {
         }
         quota
     }
+
+    /// Takes `units` more for a request that was let in, also those that the caller does not have: the debt is paid off
+    /// before the next request. Who is in debt already gets none.
+    pub fn owe(&self, caller: &Subject, units: u32, now: Instant) -> Quota {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_in = full_at.get(caller).map(|full| full.saturating_duration_since(now)).unwrap_or_default();
+        if full_in > self.rate.interval() * self.rate.count {
+            return Quota { is_exceeded: true, ..Quota::at(self.rate, full_in) };
+        }
+        let quota = Quota::at(self.rate, full_in + self.rate.interval() * units);
+        full_at.insert(caller.clone(), now + quota.full_in);
+        quota
+    }
 }
 
 /// What is left to a caller after a request.
@@ -129,6 +142,17 @@ impl Quota {
         let taken = full_in + interval;
         if taken > most {
             return Self { rate, full_in, available: 0, next_in: taken - most, is_exceeded: true };
+        }
+        Self::at(rate, taken)
+    }
+
+    /// What a bucket holds that will be full after `taken`.
+    fn at(rate: Rate, taken: Duration) -> Self {
+        let interval = rate.interval();
+        let most = interval * rate.count;
+        if taken > most {
+            let next_in = taken - most + interval;
+            return Self { rate, full_in: taken, available: 0, next_in, is_exceeded: false };
         }
         let available = (most - taken).as_nanos() / interval.as_nanos().max(1);
         let missing = taken.as_nanos() - taken.as_nanos() / interval.as_nanos().max(1) * interval.as_nanos();
@@ -238,6 +262,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_takes_more_than_there_is_pays_it_off_first() {
+        let (limiter, start) = (limiter("3/m"), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let owe = |units, now| {
+            let quota = limiter.owe(&caller("a"), units, now);
+            (quota.available, whole_seconds(quota.next_in), quota.check().is_ok())
+        };
+        assert!(take(&limiter, "a", start).1);
+        assert_eq!(owe(1, start), (1, 20, true), "as two requests");
+        assert!(take(&limiter, "a", start).1);
+        assert_eq!(owe(4, start), (0, 100, true), "four that it does not have, and the next one");
+        assert_eq!(owe(1, start), (0, 100, false), "a second batch that was let in at the same time");
+        assert_eq!(take(&limiter, "a", after(99)), (r#""default";r=0;t=1"#.to_owned(), false));
+        assert!(take(&limiter, "a", after(100)).1);
     }
 
     #[test]

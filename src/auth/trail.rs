@@ -62,6 +62,9 @@ pub struct Entry {
     pub route: String,
     /// The path.
     pub path: String,
+    /// Which part of a batch, counted from 0; none for the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<usize>,
     /// The cluster.
     pub cluster: Option<String>,
     /// The namespace.
@@ -141,11 +144,11 @@ impl Trail {
 }
 
 /// A copy on its way.
-pub(super) struct Keeping(tokio::task::JoinHandle<()>);
+pub struct Keeping(tokio::task::JoinHandle<()>);
 
 impl Keeping {
     /// Waits for it, for a while: on Lambda the process may freeze after the answer.
-    pub(super) async fn wait(self) {
+    pub async fn wait(self) {
         let _ = tokio::time::timeout(PATIENCE, self.0).await;
     }
 }

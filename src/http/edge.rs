@@ -64,7 +64,7 @@ impl Edge {
         handle: impl FnOnce(Request) -> Answering + Send + 'a,
     ) -> impl Future<Output = Response> + Send + 'a {
         let exchange = Exchange::begin(route, &request, client, &self.metrics);
-        let context = RequestContext::of(request.headers(), client);
+        let context = RequestContext::of(request.headers(), client, exchange.started);
         let request_id = context.request_id.clone();
         let admitted = self.admit(&request, exchange.active_now);
         let handle = move |request| self.guard(AssertUnwindSafe(handle(request)).catch_unwind());

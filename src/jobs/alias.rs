@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use super::{
     CREATE_JOB, CREATE_NAMESPACE, DELETE_JOB, DELETE_NAMESPACE, JOB_STATUS, Jobs,
     docs::{Deletes, DeletesInBody, Reads, Writes},
+    job::Order,
     manifest::Manifest,
     namespaces::{Deleted, Namespace, uncached},
     request::Query,
@@ -36,6 +37,10 @@ pub struct CreateJob {
     /// The Job.
     #[serde(flatten)]
     pub manifest: Manifest,
+    /// Who is told when it has ended, as there.
+    #[serde(default)]
+    #[schema(example = "https://hooks.example.com/jobs", max_length = 2048, pattern = "^https://")]
+    pub webhook: Option<String>,
 }
 
 /// A Job that was created.
@@ -88,7 +93,8 @@ pub(super) async fn create_job(
     let mut members = object(body)?;
     let namespace = taken(&mut members, "namespace")?;
     let body = Value::Object(members);
-    let (created, job) = jobs.create_job(&head.headers, &who, &audit, &namespace, &body).await?;
+    let order = Order { headers: &head.headers, who: &who, audit: &audit, namespace: &namespace, item: None };
+    let (created, job) = jobs.create_job(&order, &body).await?;
     let JobStatus { name, namespace, creation_timestamp, status, uid, .. } = job;
     let answer = CreatedJob { job_name: name, namespace, creation_timestamp, status };
     Ok(created.answer(StatusCode::OK, &uid, answer))

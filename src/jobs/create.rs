@@ -27,7 +27,6 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(super) struct Created {
     /// As it was when it was created: without its status.
     pub(super) object: Value,
-    /// Whether an earlier request made it.
     is_replayed: bool,
 }
 
@@ -135,6 +134,11 @@ impl Created {
             members.remove("status");
         }
         object
+    }
+
+    /// Whether an earlier request made it.
+    pub(super) fn is_replayed(&self) -> bool {
+        self.is_replayed
     }
 
     /// `answer`, marked if it is a repetition.

@@ -13,7 +13,9 @@ use utoipa::{
     },
 };
 
-use super::{CLUSTER, alias, clusters, events, in_cluster, job, logs, namespaces, past};
+use super::{
+    CLUSTER, alias, batch, clusters, events, in_cluster, job, logs, namespaces, past, templates, webhook,
+};
 use crate::problem::Document;
 
 #[derive(OpenApi)]
@@ -22,6 +24,7 @@ use crate::problem::Document;
         clusters::list,
         namespaces::create, namespaces::list, namespaces::show, namespaces::remove,
         job::create, job::list, job::show, job::remove, logs::show, events::follow, past::show,
+        batch::create, templates::routes::list, templates::routes::show, webhook::routes::list,
         alias::create_job, alias::delete_job, alias::job_status, alias::create_namespace, alias::delete_namespace,
     ),
     tags((name = "jobs", description = "Kubernetes Jobs on EKS, where a cluster is configured")),
@@ -112,6 +115,9 @@ pub(super) struct Reads;
 /// Errors of routes that create.
 pub(super) struct Writes;
 
+/// And of those that create many.
+pub(super) struct WritesMany;
+
 /// Errors of routes that delete.
 pub(super) struct Deletes;
 
@@ -128,6 +134,12 @@ impl IntoResponses for Writes {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let conflict = ("409", "There is one of this name already, or the namespace is being deleted");
         problems([&ALWAYS[..], &BODY, &[conflict]])
+    }
+}
+
+impl IntoResponses for WritesMany {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems([&[("413", "The body is larger than 1 MiB")][..]])
     }
 }
 

@@ -87,7 +87,7 @@ impl Marks {
 }
 
 /// Sets a label or an annotation.
-fn mark(object: &mut Value, part: &str, name: &str, value: &str) {
+pub(super) fn mark(object: &mut Value, part: &str, name: &str, value: &str) {
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
     let part = metadata.map(|metadata| metadata.entry(part).or_insert(Value::Null));
     match part {

@@ -16,11 +16,13 @@ use super::{
     api::{Call, Resource, Verb},
     create::{Created, Wanted, marks},
     docs::{Deletes, Reads, Writes},
-    manifest::{Draft, Name, NewJob},
+    idempotency,
+    manifest::{Draft, JobRequest, Name},
     namespaces::{Deleted, next, uncached},
     pointer::Pointer,
     request::{InPath, Query, etag},
     status::{self, JobStatus},
+    webhook,
 };
 use crate::{
     auth::{access::Principal, audit::Audit},
@@ -44,7 +46,7 @@ pub struct JobList {
 ///
 /// What is left out is filled in as the Pod Security Standard "restricted" asks, with a deadline and a TTL. What the policy
 /// refuses is named, field by field.
-#[utoipa::path(post, path = JOBS, operation_id = "create_job", tag = "jobs", request_body = NewJob,
+#[utoipa::path(post, path = JOBS, operation_id = "create_job", tag = "jobs", request_body = JobRequest,
     params(
         ("namespace" = String, Path, description = "One that `JOBS_NAMESPACES` opens", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters but commas: as long as the Job exists, the same key and body get the same answer, and make no other"),
@@ -60,7 +62,8 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     audit.namespace(&namespace);
     let (head, body) = jobs.read(request).await?;
-    let (created, job) = jobs.create_job(&head.headers, &who, &audit, &namespace, &body).await?;
+    let order = Order { headers: &head.headers, who: &who, audit: &audit, namespace: &namespace, item: None };
+    let (created, job) = jobs.create_job(&order, &body).await?;
     Ok(created.answer(StatusCode::CREATED, &job.uid, &job))
 }
 
@@ -132,27 +135,50 @@ pub(super) async fn remove(
     Ok(uncached(StatusCode::ACCEPTED, deleted))
 }
 
+/// Who wants a Job, and where.
+pub(super) struct Order<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) who: &'a Principal,
+    pub(super) audit: &'a Audit,
+    pub(super) namespace: &'a str,
+    /// Its place, where the request wants several.
+    pub(super) item: Option<usize>,
+}
+
+impl Order<'_> {
+    /// What an `Idempotency-Key` is about: another item under the same key is another Job.
+    fn place(&self) -> String {
+        match self.item {
+            None => format!("jobs/{}", self.namespace),
+            Some(item) => format!("jobs/{}/{item}", self.namespace),
+        }
+    }
+}
+
 impl Jobs {
     pub(super) async fn create_job(
         &self,
-        headers: &HeaderMap,
-        who: &Principal,
-        audit: &Audit,
-        namespace: &str,
+        order: &Order<'_>,
         body: &Value,
     ) -> Result<(Created, JobStatus), Problem> {
+        let Order { audit, namespace, .. } = *order;
         audit.cluster(self.cluster()?.name());
         audit.namespace(namespace);
         self.check_namespace(namespace)?;
-        let draft = Draft::read(body, namespace).map_err(Problem::invalid)?;
+        let (job, webhook) = self.webhooks.taken(body).map_err(|error| Problem::invalid(vec![error]))?;
+        let written = self.templates.written(&job).map_err(Problem::invalid)?;
+        let draft = Draft::of(&written, namespace).map_err(Problem::invalid)?;
         draft.check(&self.images).map_err(Problem::invalid)?;
-        let marks = marks(headers, who, &format!("jobs/{namespace}"), body)?;
+        let marks = marks(order.headers, order.who, &order.place(), body)?;
         let name = match draft.name() {
             Name::Given(name) => name,
             Name::Prefix(prefix) => format!("{prefix}{}", marks.suffix()),
         };
         audit.name(&name);
-        let object = draft.clone().named(&name, &marks);
+        let mut object = draft.clone().named(&name, &marks);
+        if let Some(target) = webhook {
+            idempotency::mark(&mut object, "annotations", webhook::ANNOTATION, &target.uri().to_string());
+        }
         let wanted = Wanted {
             resource: Resource::Jobs,
             namespace: Some(namespace),

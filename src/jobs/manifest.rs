@@ -2,17 +2,19 @@
 //!
 //! A manifest stays the JSON that it came as, so that what a newer Kubernetes knows is not lost on the way.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    idempotency::Marks,
+    idempotency::{self, Marks},
     names::{self, Images},
     pointer::{Pointer, escaped},
     policy,
+    templates::{Origins, Written},
+    webhook,
 };
 use crate::problem::FieldError;
 
@@ -26,6 +28,8 @@ pub const DEFAULT_CPU: &str = "500m";
 pub const DEFAULT_MEMORY: &str = "256Mi";
 /// Nobody's user, by number: an image that names its user, or none, could not be seen to be no root's.
 pub const DEFAULT_USER: u32 = 65532;
+/// The annotation that says which template a Job was made from.
+pub const TEMPLATE_ANNOTATION: &str = "math-service/template";
 /// The label that says whose an object is, and its value here.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "math-service");
 
@@ -95,14 +99,40 @@ pub struct Manifest {
     pub job_manifest: Value,
 }
 
+/// A Job that a template describes.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct FromTemplate {
+    /// One that `GET /api/v1/templates` lists.
+    #[schema(example = "shell", max_length = 63, pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    pub template: String,
+    /// What it asks for.
+    #[serde(default)]
+    #[schema(value_type = Object, example = json!({"script": "echo hello"}))]
+    pub parameters: Map<String, Value>,
+}
+
 /// What creates a Job.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum NewJob {
+    /// A template, and what differs.
+    FromTemplate(FromTemplate),
     /// The whole Job.
     Manifest(Manifest),
     /// One container, in short.
     ShortForm(Box<ShortForm>),
+}
+
+/// What a create says.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobRequest {
+    /// The Job.
+    #[serde(flatten)]
+    pub job: NewJob,
+    /// An https URL at a host that `JOBS_WEBHOOK_HOSTS` allows: it gets a signed POST when the Job has ended.
+    #[serde(default)]
+    #[schema(example = "https://hooks.example.com/jobs", max_length = 2048, pattern = "^https://")]
+    pub webhook: Option<String>,
 }
 
 /// A Job that is about to be sent.
@@ -111,6 +141,7 @@ pub struct Draft {
     /// The Job.
     pub job: Value,
     form: Form,
+    origins: Origins,
 }
 
 /// How the caller wrote it.
@@ -140,14 +171,25 @@ impl Draft {
     /// # Errors
     /// Every field that is missing or cannot be read, by its pointer in the body.
     pub fn read(body: &Value, namespace: &str) -> Result<Self, Vec<FieldError>> {
+        Self::of(&Written { body: Cow::Borrowed(body), origins: Origins::default() }, namespace)
+    }
+
+    /// The same for what a template may have written.
+    ///
+    /// # Errors
+    /// As above; what a parameter brought in is told of the parameter.
+    pub fn of(written: &Written<'_>, namespace: &str) -> Result<Self, Vec<FieldError>> {
+        let Written { body, origins } = written;
         let Some(members) = body.as_object() else {
             return Err(vec![FieldError::body("must be a JSON object")]);
         };
-        let draft = match members.get("job_manifest") {
-            Some(manifest) => Self { job: whole(members, manifest)?, form: Form::Manifest },
-            None => Self { job: expanded(&short_form(members)?), form: Form::Short },
+        let read = match members.get("job_manifest") {
+            Some(manifest) => whole(members, manifest).map(|job| (job, Form::Manifest)),
+            None => short_form(members).map(|form| (expanded(&form), Form::Short)),
         };
-        draft.completed(namespace)
+        let told = |errors: Vec<_>| errors.into_iter().map(|error| origins.error(error)).collect::<Vec<_>>();
+        let (job, form) = read.map_err(told)?;
+        Self { job, form, origins: origins.clone() }.completed(namespace)
     }
 
     /// Whether the policy lets it pass.
@@ -162,10 +204,10 @@ impl Draft {
     /// Where the caller wrote what stands at `pointer` in the Job; empty for what the caller did not write.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> String {
-        match self.form {
+        self.origins.pointer(match self.form {
             Form::Manifest => format!("/job_manifest{pointer}"),
             Form::Short => in_short_form(pointer),
-        }
+        })
     }
 
     fn in_body(&self, errors: Vec<FieldError>) -> Vec<FieldError> {
@@ -174,7 +216,9 @@ impl Draft {
             .map(|error| {
                 let pointer = self.pointer(&error.pointer);
                 // A field that the caller did not write has to be named some way.
-                let unnamed = pointer.is_empty() && !error.pointer.is_empty();
+                let is_unnamed =
+                    pointer.is_empty() || (self.origins.template().is_some() && pointer == "/template");
+                let unnamed = is_unnamed && !error.pointer.is_empty();
                 let detail = if unnamed {
                     format!("makes a Job whose {} {}", error.pointer, error.detail)
                 } else {
@@ -209,6 +253,9 @@ impl Draft {
             metadata.insert("name".to_owned(), name.into());
         }
         marks.put(&mut self.job);
+        if let Some(template) = self.origins.template() {
+            idempotency::mark(&mut self.job, "annotations", TEMPLATE_ANNOTATION, template);
+        }
         self.job
     }
 
@@ -258,6 +305,8 @@ fn identity(job: &Value, namespace: &str, errors: &mut Vec<FieldError>) {
     must(metadata.at("generateName"), &is_prefix, format!("{}, up to its end", names::JOB_NAME_RULE));
     let (label, ours) = MANAGED_BY;
     must(metadata.at("labels").at(label), &|value| value == ours, "is for this service to set".to_owned());
+    let theirs = metadata.at("annotations").at(webhook::ANNOTATION);
+    must(theirs, &|_| false, "is for this service to set: say webhook in the request".to_owned());
     for part in ["labels", "annotations"] {
         if metadata.at(part).value().is_some_and(|part| !part.is_object()) {
             errors.push(FieldError {
@@ -355,7 +404,7 @@ fn short_form(members: &Map<String, Value>) -> Result<ShortForm, Vec<FieldError>
         labels: fields.read("labels", pairs),
     };
     if members.get("image").is_none_or(Value::is_null) {
-        fields.errors.push(FieldError::field("image", "is missing, and so is job_manifest"));
+        fields.errors.push(FieldError::field("image", "is missing, and so are job_manifest and template"));
     }
     fields.finish(form)
 }

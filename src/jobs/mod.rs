@@ -6,6 +6,7 @@
 //!
 //! - [`names`]: which namespaces, Jobs and images may be named.
 //! - [`manifest`]: a request's body to the Job that is sent, defaults included.
+//! - [`templates`]: Jobs that wait for parameters (but for its routes).
 //! - [`policy`]: what a Job may ask for.
 //! - [`idempotency`]: a create that is asked for twice.
 //! - [`status`]: a Job and its pods, explained; [`history`]: what became of a Job.
@@ -13,16 +14,18 @@
 //!
 //! Around it:
 //!
-//! - [`namespaces`], [`job`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
+//! - [`namespaces`], [`job`], [`batch`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
 //! - [`clusters`]: which clusters there are, and the same routes below each.
 //! - [`logs`], [`events`]: what a Job's pods write, and how it changes; `follow`: one watch for all who ask.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
 //! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
+//! - [`webhook`]: tells who asked for it that a Job has ended.
 //! - [`docs`]: all of it for `/openapi.json`.
 
 pub mod alias;
 mod api;
+pub mod batch;
 pub mod cluster;
 pub mod clusters;
 mod create;
@@ -43,7 +46,9 @@ pub mod pointer;
 pub mod policy;
 mod request;
 pub mod status;
+pub mod templates;
 pub mod watch;
+pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -62,6 +67,8 @@ use self::{
     error::Failure,
     events::Delivery,
     names::{Images, Namespaces},
+    templates::Templates,
+    webhook::Webhooks,
 };
 use crate::{
     auth::{
@@ -99,6 +106,8 @@ paths! {
     NAMESPACE = "/namespaces/{namespace}";
     /// The Jobs in it.
     JOBS = "/namespaces/{namespace}/jobs";
+    /// Many of them at once.
+    BATCH = "/namespaces/{namespace}/jobs:batch";
     /// One of those.
     JOB = "/namespaces/{namespace}/jobs/{name}";
     /// What its pods write.
@@ -107,10 +116,16 @@ paths! {
     EVENTS = "/namespaces/{namespace}/jobs/{name}/events";
     /// What became of it.
     JOB_HISTORY = "/namespaces/{namespace}/jobs/{name}/history";
+    /// Who could not be told.
+    DEAD_LETTERS = "/webhooks/dead-letters";
 }
 
 /// All clusters.
 pub const CLUSTERS: &str = "/api/v1/clusters";
+/// All templates.
+pub const TEMPLATES: &str = "/api/v1/templates";
+/// One of them.
+pub const TEMPLATE: &str = "/api/v1/templates/{name}";
 
 /// The original's names.
 pub const CREATE_JOB: &str = "/api/eks-create-job";
@@ -137,8 +152,14 @@ pub struct Jobs {
     pub namespaces: Namespaces,
     /// Which images may run.
     pub images: Images,
+    /// What creates may name in place of a Job.
+    pub templates: Templates,
+    /// Who may be told when a Job has ended.
+    pub webhooks: Webhooks,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Longest time for one request.
+    pub request_timeout: Duration,
     /// Longest time for one call to Kubernetes.
     pub call_deadline: Duration,
     /// What became of Jobs.
@@ -188,17 +209,21 @@ fn table() -> Vec<Operation> {
         |method, path, scope, answer| Operation { method, path, scope, answer, is_in_cluster: false };
     vec![
         operation(Method::GET, CLUSTERS, JobsRead, get(clusters::list)),
+        operation(Method::GET, TEMPLATES, JobsRead, get(templates::routes::list)),
+        operation(Method::GET, TEMPLATE, JobsRead, get(templates::routes::show)),
         operation(Method::POST, NAMESPACES, NamespacesWrite, post(namespaces::create)),
         operation(Method::GET, NAMESPACES, JobsRead, get(namespaces::list)),
         operation(Method::GET, NAMESPACE, JobsRead, get(namespaces::show)),
         operation(Method::DELETE, NAMESPACE, NamespacesWrite, delete(namespaces::remove)),
         operation(Method::POST, JOBS, JobsWrite, post(job::create)),
         operation(Method::GET, JOBS, JobsRead, get(job::list)),
+        operation(Method::POST, BATCH, JobsWrite, post(batch::create)),
         operation(Method::GET, JOB, JobsRead, get(job::show)),
         operation(Method::DELETE, JOB, JobsWrite, delete(job::remove)),
         operation(Method::GET, JOB_HISTORY, JobsRead, get(past::show)),
         operation(Method::GET, LOGS, JobsRead, get(logs::show)),
         operation(Method::GET, EVENTS, JobsRead, get(events::follow)),
+        operation(Method::GET, DEAD_LETTERS, JobsRead, get(webhook::routes::list)),
         operation(Method::POST, CREATE_JOB, JobsWrite, post(alias::create_job)),
         operation(Method::DELETE, DELETE_JOB, JobsWrite, delete(alias::delete_job)),
         operation(Method::GET, JOB_STATUS, JobsRead, get(alias::job_status)),

@@ -22,10 +22,22 @@ impl Jobs {
     /// # Errors
     /// 403 where there is no cluster: before the body is read. 400, 413 and 415 for the body.
     pub(super) async fn read(&self, request: Request) -> Result<(Parts, Value), Problem> {
+        self.read_up_to(self.max_body_bytes, request).await
+    }
+
+    /// The same, with a limit of its own for the body.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) async fn read_up_to(
+        &self,
+        max_body_bytes: usize,
+        request: Request,
+    ) -> Result<(Parts, Value), Problem> {
         self.cluster()?;
         let (head, body) = request.into_parts();
         let request = Request::from_parts(head.clone(), body);
-        let body = json::accept(request, self.max_body_bytes)?.read().await?;
+        let body = json::accept(request, max_body_bytes)?.read().await?;
         Ok((head, json::value(&body)?))
     }
 }

@@ -28,6 +28,7 @@ use super::{
     lease::Lease,
     manifest::MANAGED_BY,
     status,
+    webhook::outbox::Outbox,
 };
 use crate::{
     problem::Problem,
@@ -89,6 +90,8 @@ pub struct Watch {
     pub holder: String,
     /// What follows a transition, if anything does.
     pub follow: Option<Follow>,
+    /// What that leaves to be delivered, by whoever watches.
+    pub outbox: Option<Outbox>,
 }
 
 /// The log of a Job's name.
@@ -101,7 +104,13 @@ impl Watch {
     /// Watches whenever this replica holds the Lease, until `end`; then lets another have it.
     pub async fn run(&self, end: impl Future<Output = ()>) {
         let Self { cluster, lease_namespace, holder, .. } = self;
-        let Some(namespace) = lease_namespace else { return };
+        let Some(namespace) = lease_namespace else {
+            if self.outbox.is_some() {
+                let reason = "JOBS_LEASE_NAMESPACE is not set";
+                tracing::warn!(cluster = cluster.name(), reason, "Webhooks are not delivered");
+            }
+            return;
+        };
         if let Some(reason) = self.ledger.refusal() {
             tracing::warn!(reason, "The history of Jobs is not kept");
             return;
@@ -121,15 +130,33 @@ impl Watch {
                 }
                 () = lease.keep() => tracing::warn!(cluster = cluster.name(), "Lost the Lease"),
                 () = self.watch() => {}
+                () = self.deliver() => {}
             }
         }
     }
 
-    /// Writes down what happened since somebody last did, without a Lease: entries are made once, whoever makes them.
+    /// Delivers for as long as it is let.
+    async fn deliver(&self) {
+        match &self.outbox {
+            Some(outbox) => outbox.run().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Writes down what happened since somebody last did, without a Lease: entries are made once, whoever makes them. Then
+    /// delivers what is due.
     ///
     /// # Errors
     /// When the store, or else the cluster, does not answer.
     pub async fn catch_up(&self) -> Result<(), Trouble> {
+        let watched = self.look_once().await;
+        if let Some(outbox) = &self.outbox {
+            outbox.deliver_due().await?;
+        }
+        watched
+    }
+
+    async fn look_once(&self) -> Result<(), Trouble> {
         let mut watcher = Watcher::open(self).await?;
         // A list and then a watch, or a watch that came too late and then a list.
         for _ in 0..2 {

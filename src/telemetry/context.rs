@@ -3,7 +3,7 @@
 //! The HTTP layer opens the scope; log lines and problem documents read it. Code in between does
 //! not pass ids along, and code that runs outside of a request has none.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
@@ -29,19 +29,21 @@ pub struct RequestContext {
     pub trace: Option<TraceContext>,
     /// The client's address, where the target knows it.
     pub client: Option<IpAddr>,
+    /// When it began: its time is counted from here.
+    pub started: Instant,
 }
 
 impl RequestContext {
     /// Takes the ids that a request's headers carry.
     #[must_use]
-    pub fn of(headers: &HeaderMap, client: Option<IpAddr>) -> Self {
+    pub fn of(headers: &HeaderMap, client: Option<IpAddr>, started: Instant) -> Self {
         // Most requests carry neither of these: one pass tells that sooner than three lookups, each of which
         // hashes its name.
         let names_any = |name: &HeaderName| *name == REQUEST_ID || trace::HEADERS.contains(name);
         let is_carried = headers.keys().any(names_any);
         let given = if is_carried { given_id(headers) } else { None };
         let trace = if is_carried { TraceContext::of(headers) } else { None };
-        Self { request_id: given.cloned().unwrap_or_else(new_id), trace, client }
+        Self { request_id: given.cloned().unwrap_or_else(new_id), trace, client, started }
     }
 
     /// The id as text.
@@ -119,7 +121,7 @@ mod tests {
     fn id_for(given: &[u8]) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
-        RequestContext::of(&headers, None).request_id().to_owned()
+        RequestContext::of(&headers, None, Instant::now()).request_id().to_owned()
     }
 
     #[test]

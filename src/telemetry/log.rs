@@ -284,7 +284,7 @@ mod tests {
         headers.insert(context::REQUEST_ID, "req-1".parse().unwrap());
         let trace = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01";
         headers.insert("traceparent", trace.parse().unwrap());
-        let request = context::RequestContext::of(&headers, None);
+        let request = context::RequestContext::of(&headers, None, std::time::Instant::now());
         let span_id = request.trace.clone().unwrap().span_id;
         let future = context::scope(request, async { tracing::info!("Inside") });
         let lines = lines(|| futures_util::FutureExt::now_or_never(future).unwrap());

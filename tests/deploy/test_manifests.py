@@ -307,11 +307,29 @@ def test_the_jobs_overlay_names_the_cluster_that_it_is_for(overlay):
     assert jobs.env()["EKS_REGION"] == cluster["metadata"]["region"]
 
 
+def mounted(manifests, name):
+    volumes = {volume["name"]: volume for volume in manifests.one("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    mounts = {mount["name"]: mount for mount in manifests.container()["volumeMounts"]}
+    assert volumes.keys() == mounts.keys()
+    return volumes[name], mounts[name]
+
+
+def test_the_jobs_overlay_brings_its_templates(overlay):
+    jobs = overlay("jobs")
+    volume, mount = mounted(jobs, "templates")
+    (templates,) = jobs.all("ConfigMap")
+    # The name follows from the content: another template makes other pods, because files are read at the start.
+    assert re.fullmatch(r"math-service-templates-[0-9a-z]{10}", templates["metadata"]["name"])
+    assert volume["configMap"]["name"] == templates["metadata"]["name"]
+    assert jobs.env()["JOBS_TEMPLATES_DIR"] == mount["mountPath"]
+    files = {path.name: path.read_text() for path in (ROOT / "k8s/overlays/jobs/templates").iterdir()}
+    assert templates["data"] == files
+
+
 def test_the_jobs_overlay_takes_tokens_from_a_secret_of_ones_own(overlay):
     jobs = overlay("jobs")
     assert not jobs.all("Secret")
-    (volume,) = jobs.one("Deployment")["spec"]["template"]["spec"]["volumes"]
-    (mount,) = jobs.container()["volumeMounts"]
+    volume, mount = mounted(jobs, "tokens")
     assert (mount["name"], volume["secret"]) == (volume["name"], {"secretName": "math-service-tokens", "defaultMode": 0o444})
     assert "subPath" not in mount, "what is mounted by it never changes"
     # The key that the comment's command makes of the file's name.

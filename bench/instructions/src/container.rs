@@ -57,7 +57,7 @@ async fn log_line(times: usize) -> Outcome {
             Ok(())
         },
     );
-    context::scope(RequestContext::of(&HeaderMap::new(), None), lines).await
+    context::scope(RequestContext::of(&HeaderMap::new(), None, std::time::Instant::now()), lines).await
 }
 
 /// A request as the metrics see it: it begins, is timed, and ends.

@@ -3,8 +3,8 @@
 use math_service::{
     auth::scope::Scope,
     jobs::{
-        self, CLUSTERS, CREATE_JOB, CREATE_NAMESPACE, DELETE_JOB, DELETE_NAMESPACE, EVENTS, JOB, JOB_HISTORY,
-        JOB_STATUS, JOBS, LOGS, NAMESPACE, NAMESPACES,
+        self, BATCH, CLUSTERS, CREATE_JOB, CREATE_NAMESPACE, DEAD_LETTERS, DELETE_JOB, DELETE_NAMESPACE,
+        EVENTS, JOB, JOB_HISTORY, JOB_STATUS, JOBS, LOGS, NAMESPACE, NAMESPACES, TEMPLATE, TEMPLATES,
     },
 };
 use serde_json::{Value, json};
@@ -26,7 +26,12 @@ fn sample(method: &str, route: &str, namespace: &str) -> (String, Option<Value>)
     match (method, alone.as_str()) {
         ("POST", NAMESPACES) => (path, Some(json!({"name": namespace}))),
         ("POST", JOBS) => (path, Some(job)),
-        ("GET", CLUSTERS | NAMESPACES | NAMESPACE | JOBS | JOB | LOGS | EVENTS | JOB_HISTORY)
+        ("POST", BATCH) => (path, Some(json!({"items": [job]}))),
+        (
+            "GET",
+            CLUSTERS | DEAD_LETTERS | TEMPLATES | TEMPLATE | NAMESPACES | NAMESPACE | JOBS | JOB | LOGS
+            | EVENTS | JOB_HISTORY,
+        )
         | ("DELETE", NAMESPACE | JOB) => (path, None),
         ("POST", CREATE_JOB) => (path, Some(json!({"namespace": namespace, "job_manifest": manifest}))),
         ("POST", CREATE_NAMESPACE) => (path, Some(json!({"namespace": namespace}))),
@@ -123,8 +128,11 @@ async fn every_route_takes_whoever_has_its_scope_and_nobody_else() {
             let may = scopes.contains(&operation.scope);
             assert_eq!((200..300).contains(&status), may, "{method} {route} {scopes:?}: {status}");
             assert!(may || status == 403, "{method} {route} {scopes:?}: {status}");
-            // The list of clusters asks none, and history is the service's own.
-            let asks = may && route != CLUSTERS && !route.ends_with("/history");
+            // Lists of clusters and templates ask none, and history is the service's own.
+            let asks = may
+                && ![CLUSTERS, TEMPLATES, TEMPLATE].contains(&route)
+                && !route.ends_with("/history")
+                && !route.ends_with(DEAD_LETTERS.trim_start_matches("/api/v1"));
             assert_eq!(was_asked, asks, "{method} {route} {scopes:?}: what is refused reaches no cluster");
         }
     }

@@ -127,7 +127,14 @@ impl World {
         let (kubernetes, cluster) = Self::kubernetes(&api);
         let seconds = Arc::new(AtomicU64::new(NOW));
         let ledger = Self::ledger(&database, &seconds);
-        let watch = Watch { cluster, ledger, lease_namespace: None, holder: "one".to_owned(), follow: None };
+        let watch = Watch {
+            cluster,
+            ledger,
+            lease_namespace: None,
+            holder: "one".to_owned(),
+            follow: None,
+            outbox: None,
+        };
         Some(Self { api, kubernetes, watch, seconds, _database: database })
     }
 

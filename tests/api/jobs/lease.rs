@@ -107,6 +107,7 @@ impl World {
             lease_namespace: Some("ours".to_owned()),
             holder: who.to_owned(),
             follow: None,
+            outbox: None,
         };
         let (end, ended) = oneshot::channel::<()>();
         let run = tokio::spawn(async move { watch.run(async { drop(ended.await) }).await });

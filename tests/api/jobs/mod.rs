@@ -1,12 +1,16 @@
 //! The Jobs API before a Kubernetes that does what it is told to.
 //!
 //! - `routes`: every route, and every way in which the cluster may answer or not.
+//! - `batch`: many Jobs in one request.
 //! - `callers`: every route, and every kind of caller.
 //! - `clusters`: several clusters, one of which is away.
 //! - `events`, `logs`: how a Job changes, and what its pods write.
 //! - `policy`: what a Job may ask for.
 //! - `history`: what becomes of Jobs, written down; `lease`: by one replica at a time.
+//! - `templates`: Jobs that a template describes.
+//! - `webhooks`: who is told when a Job has ended.
 
+mod batch;
 mod callers;
 mod clusters;
 mod events;
@@ -15,6 +19,8 @@ mod lease;
 mod logs;
 mod policy;
 mod routes;
+mod templates;
+mod webhooks;
 
 use std::{
     collections::VecDeque,
@@ -38,11 +44,13 @@ use math_service::{
         self, Followed, Jobs,
         cluster::{Cluster, ClusterError},
         events::Delivery,
+        templates::Templates,
+        webhook::Webhooks,
     },
     lifecycle::Lifecycle,
     store::{ledger::Ledger, state::State},
     targets::Target,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, writer::Writer},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -178,7 +186,11 @@ pub(crate) struct Setup<'a> {
     pub(crate) issuer: Option<&'a TestIssuer>,
     pub(crate) namespaces: Option<&'a str>,
     pub(crate) images: Option<&'a str>,
+    pub(crate) webhooks: Option<Webhooks>,
     pub(crate) call_deadline: Option<Duration>,
+    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) rate: Option<&'a str>,
+    pub(crate) logs: Option<Writer>,
     pub(crate) ledger: Option<Ledger>,
     pub(crate) trail: Option<Trail>,
     pub(crate) delivery: Option<Delivery>,
@@ -188,20 +200,24 @@ pub(crate) struct Setup<'a> {
 impl Setup<'_> {
     pub(crate) fn start(self) -> Service {
         let folder = Folder::new();
+        std::fs::write(folder.path().join("a.yaml"), templates::A).unwrap();
         let clock: math_service::auth::Clock = Arc::new(|| std::time::UNIX_EPOCH + Duration::from_secs(NOW));
         let tokens = Tokens::load(&folder.mount(&everybody()), clock.clone()).unwrap();
         let oidc = self
             .issuer
             .map(|issuer| Oidc::new(Issuer::parse(&issuer.url).unwrap(), AUDIENCE.to_owned(), clock));
-        let access =
-            Access::new(Some(tokens), oidc, Rate::parse("1000000/s").unwrap(), None, self.trail.clone());
+        let rate = Rate::parse(self.rate.unwrap_or("1000000/s")).unwrap();
+        let access = Access::new(Some(tokens), oidc, rate, self.logs, self.trail.clone());
         let lifecycle = Lifecycle::default();
         let jobs = Jobs {
             clusters: self.cluster.iter().chain(&self.others).cloned().collect(),
             cluster: self.cluster,
             namespaces: self.namespaces.unwrap_or("jobs-*,other").parse().unwrap(),
             images: self.images.unwrap_or("registry.example.com/team/*").parse().unwrap(),
+            templates: Templates::load(folder.path()).unwrap(),
+            webhooks: self.webhooks.unwrap_or_default(),
             max_body_bytes: 65_536,
+            request_timeout: self.request_timeout.unwrap_or(Duration::from_secs(30)),
             call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
             delivery: self.delivery.unwrap_or(Delivery::Live),
             lifecycle: lifecycle.clone(),
