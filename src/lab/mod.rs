@@ -6,6 +6,7 @@
 //! - [`cluster`]: nodes; [`container`]: a run on EKS.
 //! - [`lambda`]: environments, and a run on Lambda.
 //! - [`cost`]: prices, and what a run's usage comes to.
+//! - [`measure`]: what a running endpoint says of itself, as a profile.
 //! - [`run`]: what a run leaves behind; [`verdict`]: which target, and why.
 //! - [`inputs`]: manifests, cluster configuration and template, read as they are.
 //!
@@ -18,6 +19,7 @@ pub mod cost;
 pub mod hpa;
 pub mod inputs;
 pub mod lambda;
+pub mod measure;
 pub mod run;
 pub mod service;
 pub mod traffic;

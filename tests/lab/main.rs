@@ -5,6 +5,7 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 fn lab(arguments: &[&str]) -> Output {
@@ -164,4 +165,87 @@ fn what_is_wrong_is_said_in_a_line() {
         assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+/// A service of its own on this machine; it ends with the test.
+struct Service {
+    process: std::process::Child,
+    url: String,
+}
+
+impl Service {
+    fn start(delay: &str) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new(env!("CARGO_BIN_EXE_math-service"))
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("ADD_DELAY", delay)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let service = Self { process, url: format!("http://127.0.0.1:{port}") };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "the service does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        service
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let output = lab(arguments);
+    assert!(!output.status.success() && output.stdout.is_empty(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_running_service_is_profiled_and_the_profile_is_one_that_simulate_takes() {
+    let service = Service::start("20ms");
+    let output = lab(&["profile", &service.url, "--requests", "1000", "--concurrency", "50", "--idle", "1"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("one at a time: 100 of 100"), "{said}");
+    assert!(said.contains("50 at a time: 900 of 900"), "{said}");
+    let profile: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| profile[name].as_f64().unwrap();
+    // Nothing waits less than it was told to, and the rest is no judgement of this machine.
+    assert!(of("cpu_ms") > 0.0 && of("cpu_ms") + of("wait_ms") >= 20.0, "{profile}");
+    assert!(
+        of("memory_mib") > 1.0 && of("request_bytes") > 100.0 && of("response_bytes") > 100.0,
+        "{profile}"
+    );
+    let path = std::env::temp_dir().join(format!("math-lab-profile-{}.json", std::process::id()));
+    std::fs::write(&path, &output.stdout).unwrap();
+    let text = printed(&["simulate", "lambda", "--duration", "1h", "--profile", path.to_str().unwrap()]);
+    std::fs::remove_file(&path).unwrap();
+    assert!(text.contains("Lambda: 1h of"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_profiled_is_said() {
+    let service = Service::start("0s");
+    let few = ["--requests", "10", "--idle", "1"];
+    let said = |more: &[&str]| refused(&[&["profile", &service.url], &few[..], more].concat());
+    assert!(said(&["--body", "{}"]).contains("status 422"));
+    assert!(said(&["--path", "/nowhere"]).contains("status 404"));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert!(refused(&["profile", &format!("http://{nobody}")]).contains("/metrics: "));
+    assert!(refused(&["profile", "localhost:8000"]).contains("is no address such as http://localhost:8000"));
+    assert!(refused(&["profile", &format!("{}/elsewhere", service.url)]).contains("profile it from its log"));
+    assert!(refused(&["profile"]).contains("--reports"));
+    assert!(refused(&["profile", "--reports", "Cargo.toml"]).contains("no REPORT lines"));
+}
+
+#[test]
+fn an_answer_that_never_comes_ends_at_the_deadline() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    assert!(refused(&["profile", &url, "--timeout", "1"]).contains("no answer within 1 s"));
 }

@@ -6,6 +6,7 @@
 mod compare;
 mod crossover;
 mod hpa;
+mod profile;
 mod report;
 mod scenario;
 mod simulate;
@@ -30,6 +31,7 @@ enum Command {
     Simulate(simulate::Simulate),
     Compare(compare::Compare),
     Crossover(crossover::Find),
+    Profile(profile::Measure),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Simulate(command) => simulate::run(&command),
         Command::Compare(command) => compare::run(&command),
         Command::Crossover(command) => crossover::run(&command),
+        Command::Profile(command) => profile::run(&command),
     };
     match outcome {
         Ok(code) => code,

@@ -177,7 +177,7 @@ fn time(text: &str) -> Result<u64, String> {
     seconds(text).ok_or_else(|| format!("{text:?} is no time of up to a year, such as 90s, 15m or 1d"))
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut text = String::new();
     let length = if path == Path::new("-") {
@@ -192,7 +192,7 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn named<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+pub(crate) fn named<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
     parse(&read(path)?).map_err(|error| format!("{}: {error}", path.display()))
 }
 
