@@ -12,12 +12,17 @@ MixedUser does both. `--shape steps` or `--shape ramp` makes the number of users
 An answer that is not exactly what was asked for is a failure, whatever its status: a load test that counts wrong
 answers as successes measures nothing. A 503 of /load that carries Retry-After is no failure: all slots were busy, the
 service says so on purpose, and the figures list it as "/load (busy)".
+
+`--requests-csv FILE` writes a line for each request, which `math-lab report` compares with those of another run. The
+answer's request id is in it: on Lambda that of the invocation, by which the function's log marks cold starts.
 """
 
+import csv
 import logging
 import math
 import random
 import time
+import urllib.parse
 
 # First: it patches the sockets and TLS that the others import.
 from locust import HttpUser, LoadTestShape, between, constant, events, task
@@ -227,6 +232,40 @@ class Ramp(Shape):
 SHAPES = {"steps": Steps, "ramp": Ramp}
 
 
+class Requests:
+    """A file with a line for each request of the latest run."""
+
+    COLUMNS = ("started", "method", "name", "status", "ms", "failed", "request_id")
+
+    def __init__(self, path: str, environment) -> None:
+        self.file = open(path, "w", newline="", encoding="utf-8")
+        self.begin(environment)
+
+    def begin(self, environment, **_) -> None:
+        """Empties the file: the page can start several runs, which are not to be taken for one."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.lines = csv.writer(self.file, lineterminator="\n")
+        self.lines.writerow(self.COLUMNS)
+        self.base = urllib.parse.urlparse(environment.host or "").path.rstrip("/")
+
+    def add(self, request_type, name, response_time, response, exception, start_time, **_) -> None:
+        if self.file.closed:
+            return
+        # A host with a stage, or with a slash at its end, is no other path.
+        path = "/" + name.removeprefix(self.base).lstrip("/")
+        status = getattr(response, "status_code", 0)
+        request_id = getattr(response, "headers", {}).get("x-request-id", "")
+        started, ms = f"{start_time:.6f}", f"{response_time:.3f}"
+        self.lines.writerow((started, request_type, path, status, ms, int(exception is not None), request_id))
+
+    def flush(self, **_) -> None:
+        self.file.flush()
+
+    def close(self, **_) -> None:
+        self.file.close()
+
+
 def positive(kind: type) -> object:
     """A parser for an option that must be a number above 0."""
 
@@ -246,6 +285,13 @@ def options(parser) -> None:
     parser.add_argument(
         "--shape", choices=sorted(SHAPES), include_in_web_ui=False, help="how the number of users changes over --run-time"
     )
+    parser.add_argument(
+        "--requests-csv",
+        metavar="FILE",
+        env_var="LOCUST_REQUESTS_CSV",
+        include_in_web_ui=False,
+        help="write a line for each request, for `math-lab report`",
+    )
 
 
 @events.init.add_listener
@@ -262,6 +308,24 @@ def choose(environment, runner, **_) -> None:
     if options.shape:
         environment.shape_class = SHAPES[options.shape]()
         environment.shape_class.runner = runner
+
+
+@events.init.add_listener
+def record_requests(environment, runner, **_) -> None:
+    """Opens the file of requests, where one is asked for."""
+    path = environment.parsed_options.requests_csv
+    if not path:
+        return
+    if not isinstance(runner, LocalRunner):
+        raise SystemExit("--requests-csv writes the requests of one process: leave out --processes, --master and --worker")
+    try:
+        record = Requests(path, environment)
+    except OSError as error:
+        raise SystemExit(f"--requests-csv: {error}") from None
+    environment.events.test_start.add_listener(record.begin)
+    environment.events.request.add_listener(record.add)
+    environment.events.test_stop.add_listener(record.flush)
+    environment.events.quit.add_listener(record.close)
 
 
 @events.test_start.add_listener

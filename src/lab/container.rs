@@ -574,6 +574,21 @@ impl Hour {
     }
 }
 
+/// What a cluster used that served so many requests in so many seconds with as many nodes as it has.
+#[must_use]
+pub fn served(
+    cluster: &Cluster,
+    workload: &Workload,
+    profile: &Profile,
+    seconds: u64,
+    requests: f64,
+    zones: u32,
+) -> Usage {
+    let node_seconds = seconds * u64::from(cluster.nodes);
+    let hour = Hour { seconds, node_seconds, arrived: requests, answered: requests, open: 0.0 };
+    hour.usage(cluster, workload, profile, zones)
+}
+
 /// A run on EKS. `zones` is how many availability zones the cluster spreads over.
 ///
 /// # Errors

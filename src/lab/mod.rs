@@ -7,6 +7,7 @@
 //! - [`lambda`]: environments, and a run on Lambda.
 //! - [`cost`]: prices, and what a run's usage comes to.
 //! - [`measure`]: what a running endpoint says of itself, as a profile.
+//! - [`locust`]: two recorded runs, and whether they differ.
 //! - [`run`]: what a run leaves behind; [`verdict`]: which target, and why.
 //! - [`inputs`]: manifests, cluster configuration and template, read as they are.
 //!
@@ -19,6 +20,7 @@ pub mod cost;
 pub mod hpa;
 pub mod inputs;
 pub mod lambda;
+pub mod locust;
 pub mod measure;
 pub mod run;
 pub mod service;

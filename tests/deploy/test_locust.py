@@ -1,6 +1,7 @@
 """locustfile.py against both targets, a few seconds each, and against servers that answer wrongly."""
 
 import contextlib
+import csv
 import http.server
 import json
 import pathlib
@@ -357,3 +358,52 @@ def test_the_page_runs_mixed_users_and_stops_when_told(target):
         ask("/stop", {})
         stats = wait_for(lambda: stopped(ask))
         assert all(row["num_failures"] == 0 for row in stats["stats"])
+
+
+def recorded(path: pathlib.Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("slash", ["", "/"], ids=["host without slash", "host with slash"])
+def test_each_request_is_a_line_of_the_file_with_the_id_of_its_answer(target, slash, tmp_path):
+    path = tmp_path / "requests.csv"
+    limits = ["--users", "10", "--spawn-rate", "10", "--run-time", "3s", "--stop-timeout", "10"]
+    figures, code, said = run_locust(f"http://127.0.0.1:{target}{slash}", *limits, "--requests-csv", str(path))
+    lines = recorded(path)
+    assert code == 0 and len(lines) == sum(figure["num_requests"] for figure in figures.values()) > 0, said
+    assert {(line["method"], line["name"], line["status"], line["failed"]) for line in lines} == {("POST", "/", "200", "0")}
+    ids = {line["request_id"] for line in lines}
+    assert len(ids) == len(lines) and all(ids)
+    assert all(abs(float(line["started"]) - time.time()) < 10 * PATIENCE_SECONDS and float(line["ms"]) > 0 for line in lines)
+
+
+def test_failures_are_marked_in_the_file_and_those_that_were_busy_are_none(tmp_path):
+    answers = {1: (500, {}, "{}"), 2: (503, {"retry-after": "0"}, "{}")}
+    path = tmp_path / "requests.csv"
+    with burner(lambda number: answers.get(number, RIGHT)) as (host, _):
+        _, _, said = run_locust(host, "LoadUser", "--load-requests", "20", "--requests-csv", str(path))
+    lines = recorded(path)
+    assert [line["status"] for line in lines if line["failed"] == "1"] == ["500"], said
+    assert [line["status"] for line in lines if line["name"] == "/load (busy)"] == ["503"]
+    assert sum(line["name"] == "/load" for line in lines) == 20
+
+
+def test_a_request_without_an_answer_is_a_failed_line_without_an_id(tmp_path):
+    path = tmp_path / "requests.csv"
+    limits = ["--users", "1", "--run-time", "1s"]
+    run_locust(f"http://127.0.0.1:{free_port()}/stage", *limits, "--requests-csv", str(path))
+    assert {(line["name"], line["status"], line["failed"], line["request_id"]) for line in recorded(path)} == {("/", "0", "1", "")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--requests-csv", "/nowhere/at/all.csv"], "--requests-csv: "),
+        (["--requests-csv", "/dev/null", "--master", "--expect-workers", "1"], "--requests-csv writes the requests of one process"),
+    ],
+)
+def test_a_file_that_cannot_hold_all_requests_is_refused_before_anything_is_sent(arguments, reason):
+    command = [*LOCUST, "--host", "http://127.0.0.1:9", "--headless", *arguments, "--master-bind-port", str(free_port())]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert result.returncode != 0 and reason in result.stderr, result.stderr

@@ -237,7 +237,7 @@ fn what_cannot_be_profiled_is_said() {
     assert!(said(&["--path", "/nowhere"]).contains("status 404"));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert!(refused(&["profile", &format!("http://{nobody}")]).contains("/metrics: "));
-    assert!(refused(&["profile", "localhost:8000"]).contains("is no address such as http://localhost:8000"));
+    assert!(refused(&["profile", "localhost:8000"]).contains("is no address such as"));
     assert!(refused(&["profile", &format!("{}/elsewhere", service.url)]).contains("profile it from its log"));
     assert!(refused(&["profile"]).contains("--reports"));
     assert!(refused(&["profile", "--reports", "Cargo.toml"]).contains("no REPORT lines"));
@@ -248,4 +248,80 @@ fn an_answer_that_never_comes_ends_at_the_deadline() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     assert!(refused(&["profile", &url, "--timeout", "1"]).contains("no answer within 1 s"));
+}
+
+/// A run of 600 requests, a tenth of a second apart, that take so long, every tenth of them five milliseconds more.
+fn recorded(ms: f64, failed: usize) -> String {
+    let mut csv = String::from("started,method,name,status,ms,failed,request_id\n");
+    for index in 0..600 {
+        let took = ms + (index * 7 % 10) as f64 / 10.0 + if index % 10 == 3 { 5.0 } else { 0.0 };
+        let is_failed = u8::from(index < failed);
+        csv += &format!("{:.1},POST,/,200,{took},{is_failed},id-{index}\n", 1e9 + index as f64 / 10.0);
+    }
+    csv
+}
+
+#[test]
+fn two_runs_are_compared_and_what_is_no_difference_is_said() {
+    let directory = std::env::temp_dir().join(format!("math-lab-report-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    file("eks_requests.csv", &recorded(5.0, 0));
+    file("lambda_requests.csv", &recorded(8.0, 2));
+    let mut log = String::new();
+    for index in 0..600 {
+        let init = if index % 60 == 0 { "Init Duration: 20.5 ms\t" } else { "" };
+        log += &format!(
+            "REPORT RequestId: id-{index}\tDuration: 3.2 ms\tBilled Duration: 4 ms\tMemory Size: 1024 MB\t\
+             Max Memory Used: 30 MB\t{init}\n"
+        );
+    }
+    let log = file("lambda.log", &log);
+    let (eks, lambda) = (directory.join("eks"), directory.join("lambda"));
+    let (eks, lambda) = (eks.to_str().unwrap(), lambda.to_str().unwrap());
+
+    let text = printed(&["report", eks, lambda]);
+    assert_eq!(
+        text,
+        printed(&["report", eks, &format!("{lambda}_requests.csv")]),
+        "the same seed, the same text"
+    );
+    let difference = text.lines().find(|line| line.starts_with("  p50")).unwrap();
+    assert!(difference.contains("+3.0") && !difference.contains("not significant"), "{text}");
+    assert!(text.contains("do not tell the targets apart in: failed of POST /."), "{text}");
+    assert!(text.contains("because no --reports were given"), "{text}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&printed(&["report", eks, lambda, "--reports", &log, "--json"])).unwrap();
+    let names: Vec<&str> =
+        json["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..2], ["POST /", "POST /, cold starts apart"]);
+    assert_eq!(json["groups"][1]["requests"]["lambda"], 590);
+    assert_eq!(json["groups"][2]["requests"]["lambda"], 10);
+    assert_eq!(json["without_report"], 0);
+    // 600 times 4 ms of a GB at $0.0000166667, $0.20 and $1.16 a million calls, 1.5 KB each of logs at $0.5985 a GB and
+    // 0.4 KB out at $0.09.
+    let expected = 2.4 * 0.000_016_666_7 + 600.0 * 1.36e-6 + 600.0 * (1500.0 * 0.5985 + 400.0 * 0.09) / 1e9;
+    let usd = json["lambda"]["usd"].as_f64().unwrap();
+    assert!((usd / expected - 1.0).abs() < 0.05, "{usd} instead of {expected}");
+    let nodes = |count: &str| {
+        let json: serde_json::Value =
+            serde_json::from_str(&printed(&["report", eks, lambda, "--json", "--nodes", count])).unwrap();
+        json["eks"]["usd"].as_f64().unwrap()
+    };
+    assert!(nodes("9") > nodes("2"));
+
+    let other = file(
+        "other.log",
+        "REPORT RequestId: x\tDuration: 3 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\tMax Memory Used: 30 MB\n",
+    );
+    assert!(refused(&["report", eks, lambda, "--reports", &other]).contains("is it the log of that time"));
+    assert!(refused(&["report", eks, "nowhere"]).contains("nowhere_requests.csv"));
+    let wrong = file("wrong.csv", "a,b\n1,2\n");
+    assert!(refused(&["report", eks, &wrong]).contains("no column started"));
+    std::fs::remove_dir_all(&directory).unwrap();
 }

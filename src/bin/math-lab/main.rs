@@ -6,6 +6,7 @@
 mod compare;
 mod crossover;
 mod hpa;
+mod locust;
 mod profile;
 mod report;
 mod scenario;
@@ -32,6 +33,7 @@ enum Command {
     Compare(compare::Compare),
     Crossover(crossover::Find),
     Profile(profile::Measure),
+    Report(locust::Compare),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Compare(command) => compare::run(&command),
         Command::Crossover(command) => crossover::run(&command),
         Command::Profile(command) => profile::run(&command),
+        Command::Report(command) => locust::run(&command),
     };
     match outcome {
         Ok(code) => code,

@@ -204,10 +204,11 @@ impl Endpoint {
         let base = url.trim_end_matches('/');
         let at = |path: &str| {
             let address = format!("{base}/{}", path.trim_start_matches('/'));
-            let uri: Uri = address.parse().map_err(|error| format!("{address}: {error}"))?;
+            let wrong = || format!("{url:?} with {path:?} is no address such as http://localhost:8000");
+            let uri: Uri = address.parse().map_err(|_| wrong())?;
             match (uri.scheme_str(), uri.host()) {
                 (Some("http" | "https"), Some(_)) => Ok(uri),
-                _ => Err(format!("{url:?} is no address such as http://localhost:8000")),
+                _ => Err(wrong()),
             }
         };
         let body = Bytes::from(command.body.clone());

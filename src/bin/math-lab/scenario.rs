@@ -177,7 +177,7 @@ fn time(text: &str) -> Result<u64, String> {
     seconds(text).ok_or_else(|| format!("{text:?} is no time of up to a year, such as 90s, 15m or 1d"))
 }
 
-pub(crate) fn read(path: &Path) -> Result<String, String> {
+fn read(path: &Path) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut text = String::new();
     let length = if path == Path::new("-") {
@@ -197,7 +197,7 @@ pub(crate) fn named<T>(path: &Path, parse: impl Fn(&str) -> Result<T, String>) -
 }
 
 /// All documents of all files; of a directory those that are YAML, in order of their names.
-fn manifests(paths: &[PathBuf]) -> Result<String, String> {
+pub(crate) fn manifests(paths: &[PathBuf]) -> Result<String, String> {
     let mut text = String::new();
     for path in paths {
         let mut files = vec![path.clone()];
@@ -235,7 +235,7 @@ fn traffic(text: &str) -> Result<Traffic, String> {
     Ok(traffic)
 }
 
-fn profile(text: &str) -> Result<Profile, String> {
+pub(crate) fn profile(text: &str) -> Result<Profile, String> {
     if text.contains('=') {
         return Profile::parse(text);
     }
