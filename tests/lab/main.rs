@@ -239,7 +239,8 @@ fn what_cannot_be_profiled_is_said() {
     assert!(refused(&["profile", &format!("http://{nobody}")]).contains("/metrics: "));
     assert!(refused(&["profile", "localhost:8000"]).contains("is no address such as"));
     assert!(refused(&["profile", &format!("{}/elsewhere", service.url)]).contains("profile it from its log"));
-    assert!(refused(&["profile"]).contains("--reports"));
+    assert!(refused(&["profile"]).contains("give an address, or --reports"));
+    assert!(refused(&["profile", &service.url, "--reports", "-"]).contains("cannot be used with"));
     assert!(refused(&["profile", "--reports", "Cargo.toml"]).contains("no REPORT lines"));
 }
 

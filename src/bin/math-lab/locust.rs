@@ -189,10 +189,10 @@ struct Comparison {
 
 impl Comparison {
     fn text(&self) -> String {
-        let mut text = format!("{:<20}{:>32}{:>32}   {}\n", "", NAMES[0], NAMES[1], "Lambda less EKS");
+        let mut text = format!("{:<20}{:>27}{:>27}   {}\n", "", NAMES[0], NAMES[1], "Lambda less EKS");
         for group in &self.groups {
             let [eks, lambda] = group.counts.map(|count| grouped(count.to_string()));
-            let _ = writeln!(text, "{}\n{:<20}{eks:>32}{lambda:>32}", group.title, "  requests");
+            let _ = writeln!(text, "{}\n{:<20}{eks:>27}{lambda:>27}", group.title, "  requests");
             for row in &group.rows {
                 let cells =
                     row.sides.map(|side| side.map_or("-".into(), |side| cell(row.name, &side, false)));
@@ -200,12 +200,12 @@ impl Comparison {
                     let verdict = if difference.is_significant() { "" } else { ", not significant" };
                     cell(row.name, &difference, true) + verdict
                 });
-                let line = format!("  {:<18}{:>32}{:>32}   {difference}", row.name, cells[0], cells[1]);
+                let line = format!("  {:<18}{:>27}{:>27}   {difference}", row.name, cells[0], cells[1]);
                 let _ = writeln!(text, "{}", line.trim_end());
             }
         }
         let row =
-            |name: &str, of: &dyn Fn(usize) -> String| format!("{name:<20}{:>32}{:>32}\n", of(0), of(1));
+            |name: &str, of: &dyn Fn(usize) -> String| format!("{name:<20}{:>27}{:>27}\n", of(0), of(1));
         text.push('\n');
         text += &row("seconds", &|side| format!("{:.1}", self.seconds[side]));
         text += &row("cost of the run", &|side| dollars(self.costs[side].0.total()));

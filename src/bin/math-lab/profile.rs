@@ -56,7 +56,7 @@ The function, which has no /metrics, from its log:
 What is not measured (cold starts on the container, logs, memory of a request) has the defaults of the simulation.")]
 pub(crate) struct Measure {
     /// The service's address, http or https
-    #[arg(required_unless_present = "reports", conflicts_with_all = ["reports", "cpu"])]
+    #[arg(conflicts_with_all = ["reports", "cpu"])]
     url: Option<String>,
     /// How many requests at most
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
