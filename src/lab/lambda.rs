@@ -265,15 +265,15 @@ impl Hour {
     }
 }
 
-/// What a function used that took so many requests, whose invocations were billed for so many milliseconds in all.
+/// What a function used that took so many requests, whose invocations were billed for so many milliseconds of a MB in all.
 #[must_use]
-pub fn served(function: &Function, profile: &Profile, requests: u64, billed_ms: f64) -> Usage {
+pub fn served(function: &Function, profile: &Profile, requests: u64, mb_ms: f64) -> Usage {
     let count = requests as f64;
     Usage {
         architecture: function.architecture,
         gateway: function.gateway,
         lambda_requests: u128::from(requests),
-        lambda_mb_ms: u128::from(function.memory_mb) * billed_ms.round() as u128,
+        lambda_mb_ms: mb_ms.round() as u128,
         log_bytes: (count * profile.log_bytes).round() as u128,
         api_requests: u128::from(requests),
         out_bytes: bytes(profile, 0.0, count).1,

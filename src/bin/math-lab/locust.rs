@@ -87,9 +87,11 @@ pub(crate) fn run(command: &Compare) -> Result<ExitCode, String> {
                 .into(),
         );
     }
+    let (costs, prices) = costs(command, &runs, reports.as_ref())?;
     let comparison = Comparison {
         groups: groups(&runs, reports.as_ref(), command.seed),
-        costs: costs(command, &runs, reports.as_ref())?,
+        costs,
+        prices: format!("{}, {}", prices.region, prices.date),
         seconds: [locust::seconds(&runs[0]), locust::seconds(&runs[1])],
         unknown: known.map(|known| runs[1].len() - known),
     };
@@ -154,11 +156,11 @@ fn costs(
     command: &Compare,
     runs: &[Vec<Request>; 2],
     reports: Option<&Reports<'_>>,
-) -> Result<[(Bill, usize); 2], String> {
+) -> Result<([(Bill, usize); 2], Prices), String> {
     let (mut cluster, region) = scenario::named(&command.cluster, inputs::cluster)?;
     cluster.nodes = command.nodes.unwrap_or(cluster.nodes);
     let workload = inputs::workload(&scenario::manifests(&command.manifests)?)?;
-    let mut function = scenario::named(&command.template, inputs::function)?;
+    let function = scenario::named(&command.template, inputs::function)?;
     let profile = scenario::profile(&command.profile)?;
     let prices = match &command.prices {
         Some(path) => scenario::named(path, Prices::read)?,
@@ -166,22 +168,22 @@ fn costs(
     };
     let seconds = locust::seconds(&runs[0]).ceil().max(1.0) as u64;
     let eks = container::served(&cluster, &workload, &profile, seconds, runs[0].len() as f64, prices.zones);
-    let mut billed = 0.0;
-    for request in &runs[1] {
-        let report = reports.and_then(|reports| reports.get(request.id.as_str()));
-        // The report's memory is that of the run; the template may have changed since.
-        if let Some(report) = report {
-            function.memory_mb = report.memory_mb as u32;
-        }
-        billed += report.map_or(request.ms.ceil().max(1.0), |report| report.billed_ms);
-    }
+    // The report's memory is that of the run; the template may have changed since.
+    let mb_ms = |request: &Request| match reports.and_then(|reports| reports.get(request.id.as_str())) {
+        Some(report) => report.memory_mb * report.billed_ms,
+        None => f64::from(function.memory_mb) * request.ms.ceil().max(1.0),
+    };
+    let billed = runs[1].iter().map(mb_ms).sum();
     let lambda = lambda::served(&function, &profile, runs[1].len() as u64, billed);
-    Ok([(prices.bill(&eks, false)?, runs[0].len()), (prices.bill(&lambda, false)?, runs[1].len())])
+    let bill = |usage| prices.bill(usage, false);
+    Ok(([(bill(&eks)?, runs[0].len()), (bill(&lambda)?, runs[1].len())], prices))
 }
 
 struct Comparison {
     groups: Vec<Group>,
     costs: [(Bill, usize); 2],
+    /// Region and date.
+    prices: String,
     seconds: [f64; 2],
     /// Requests of the Lambda run without a report; nothing when none were given.
     unknown: Option<usize>,
@@ -227,8 +229,13 @@ impl Comparison {
                 "{unknown} requests have no REPORT line: they count as warm, billed as the client waited."
             );
         }
-        text + "EKS is billed for its nodes, its control plane and what stands in front of it, as long as the run took, a \
-                begun hour of the balancer whole.\n"
+        text += "EKS is billed for its nodes, its control plane and what stands in front of it, as long as the run took, a \
+                 begun hour of the balancer whole.\n";
+        let mut lines = self.costs.iter().flat_map(|(bill, _)| &bill.lines);
+        let unconfirmed =
+            if lines.any(|line| !line.is_confirmed) { ", some of them not confirmed" } else { "" };
+        let _ = writeln!(text, "Prices of {}{unconfirmed}.", self.prices);
+        text
     }
 
     fn insignificant(&self) -> String {
