@@ -119,7 +119,7 @@ def test_every_link_leads_somewhere():
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
             assert (ROOT / "docs" / target).exists(), f"{name}: {target}"
     anchors = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)}
-    assert set(re.findall(r"(?:operations\.md)?#([\w-]+)\)", PAGE + EC2)) <= anchors
+    assert set(re.findall(r"\((?:operations\.md)?#([\w-]+)\)", PAGE + EC2)) <= anchors
 
 
 def test_the_times_of_a_stop_on_a_machine_of_its_own_are_those_of_its_settings():

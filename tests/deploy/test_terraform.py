@@ -161,9 +161,16 @@ def test_the_table_is_the_templates(template):
     table = template["Resources"]["StateTable"]["Properties"]
     written = block("dynamodb.tf", 'resource "aws_dynamodb_table" "state"')
     (key,) = table["KeySchema"]
-    (attribute,) = table["AttributeDefinitions"]
-    assert value(written, "hash_key") == key["AttributeName"] and "range_key" not in written
-    assert re.findall(r'attribute \{\s+name = "(\w+)"\s+type = "(\w)"\s+\}', written) == [(attribute["AttributeName"], attribute["AttributeType"])]
+    (index,) = table["GlobalSecondaryIndexes"]
+    keys = {part["KeyType"]: part["AttributeName"] for part in index["KeySchema"]}
+    (written_index,) = re.findall(r"global_secondary_index \{(.*?)\n  \}", written, re.DOTALL)
+    assert value(written.replace(written_index, ""), "hash_key") == key["AttributeName"] and written.count("range_key") == 1
+    assert [value(written_index, name) for name in ("name", "hash_key", "range_key", "projection_type")] == [
+        index["IndexName"], keys["HASH"], keys["RANGE"], index["Projection"]["ProjectionType"]
+    ]
+    assert re.findall(r'attribute \{\s+name = "(\w+)"\s+type = "(\w)"\s+\}', written) == [
+        (attribute["AttributeName"], attribute["AttributeType"]) for attribute in table["AttributeDefinitions"]
+    ]
     assert value(written, "billing_mode") == table["BillingMode"]
     assert table["TimeToLiveSpecification"] == {"AttributeName": value(written, "attribute_name"), "Enabled": True}
 
