@@ -107,6 +107,9 @@ def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_set
         # What the Secret holds is not in the manifests; a file that is not there would stop the start.
         env["AUTH_TOKENS_FILE"] = str(tmp_path / "tokens")
         (tmp_path / "tokens").write_text(f"{'0' * 64} somebody jobs:read\n")
+    if "JOBS_TEMPLATES_DIR" in env:
+        # A ConfigMap of these files.
+        env["JOBS_TEMPLATES_DIR"] = str(ROOT / "k8s/overlays/jobs/templates")
     with running_server(**env) as (port, _):
         assert get(port, "/readyz").status == 200
 
