@@ -289,17 +289,20 @@ impl Jobs {
 
     /// How the Job was at the revision of `since`, or else how it is.
     async fn begin_at(&self, namespace: &str, name: &str, since: Option<&Id>) -> Result<Seen, Problem> {
+        let refused = |(resource, failure): (Resource, Failure)| {
+            failure.problem(&Call::new(Verb::List, resource).within(namespace), None)
+        };
         if let Some(id) = since {
             match self.look(namespace, name, Some(id.revision)).await {
                 Ok(Some(seen)) => return Ok(seen),
                 Ok(None) => {}
                 // The cluster does not remember, or never knew: it may be another one of the same name.
-                Err(Failure::Refused(refusal)) => tracing::debug!(?refusal, "Cannot go on from there"),
-                Err(failure) => return Err(failure.problem(&jobs_call(Verb::List, namespace, name), None)),
+                Err((_, Failure::Refused(refusal))) => tracing::debug!(?refusal, "Cannot go on from there"),
+                Err(failure) => return Err(refused(failure)),
             }
         }
         let seen = self.look(namespace, name, None).await;
-        let seen = seen.map_err(|failure| failure.problem(&jobs_call(Verb::List, namespace, name), None))?;
+        let seen = seen.map_err(refused)?;
         seen.ok_or_else(|| {
             let detail = format!("there is no Job {name} in the namespace {namespace}");
             Problem::new(StatusCode::NOT_FOUND, detail)
@@ -312,12 +315,12 @@ impl Jobs {
         namespace: &str,
         name: &str,
         revision: Option<u64>,
-    ) -> Result<Option<Seen>, Failure> {
+    ) -> Result<Option<Seen>, (Resource, Failure)> {
         let exactly = revision.map(|_| "Exact");
         let call = jobs_call(Verb::List, namespace, name)
             .with("resourceVersion", revision)
             .with("resourceVersionMatch", exactly);
-        let list = self.send(&call).await?;
+        let list = self.send(&call).await.map_err(|failure| (Resource::Jobs, failure))?;
         let Some(job) = list.get("items").and_then(|items| items.get(0)).cloned() else { return Ok(None) };
         // Of an exact list of one object, some versions of Kubernetes say that it is of now.
         let at = |list: &Value| revision.map_or_else(|| version(list), |revision| revision.to_string());
@@ -331,7 +334,7 @@ impl Jobs {
                 .with("resourceVersion", revision.filter(|_| first))
                 .with("resourceVersionMatch", exactly.filter(|_| first))
                 .with("continue", next);
-            let page = self.send(&call).await?;
+            let page = self.send(&call).await.map_err(|failure| (Resource::Pods, failure))?;
             seen.add_pods(&page, at(&page));
             next = super::namespaces::next(&page);
             if next.is_none() {
@@ -372,7 +375,7 @@ impl Jobs {
         loop {
             match self.look(&seen.namespace, &seen.name, None).await {
                 Ok(now) => return now,
-                Err(failure) => tracing::debug!(?failure, "Could not look at a followed Job"),
+                Err((_, failure)) => tracing::debug!(?failure, "Could not look at a followed Job"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
