@@ -45,6 +45,7 @@ def tour(service) -> list:
         service.call("GET", path),
         service.call("POST", service.jobs(namespace), {"name": "a", "image": IMAGE}),
         service.call("POST", service.jobs(namespace), {"job_manifest": manifest}, idempotency_key="k"),
+        service.call("POST", f"{service.jobs(namespace)}:batch", {"items": [{"name": "e", "image": IMAGE}]}),
         service.call("GET", service.jobs(namespace)),
         service.call("GET", service.jobs(namespace, "a")),
         service.call("POST", "/api/eks-create-job", {"namespace": namespace, "job_manifest": {**manifest, "metadata": {"name": "d"}}}),
@@ -72,6 +73,7 @@ def test_the_tour_takes_every_route_of_the_api(service):
             "/api/v1/namespaces": ["GET", "POST"],
             "/api/v1/namespaces/{namespace}": ["GET", "DELETE"],
             "/api/v1/namespaces/{namespace}/jobs": ["GET", "POST"],
+            "/api/v1/namespaces/{namespace}/jobs:batch": ["POST"],
             "/api/v1/namespaces/{namespace}/jobs/{name}": ["GET", "DELETE"],
             "/api/v1/namespaces/{namespace}/jobs/{name}/logs": ["GET"],
             "/api/v1/namespaces/{namespace}/jobs/{name}/events": ["GET"],
@@ -84,6 +86,8 @@ def test_the_tour_takes_every_route_of_the_api(service):
     }
     # What the service knows itself: no right in the cluster is needed to be told.
     taken |= {("GET", "/api/v1/namespaces/{namespace}/jobs/{name}/history"), ("GET", "/api/v1/audit")}
+    taken |= {("GET", "/api/v1/templates"), ("GET", "/api/v1/templates/{name}")}
+    taken |= {("GET", path) for path in ("/api/v1/webhooks/dead-letters", "/api/v1/clusters/{cluster}/webhooks/dead-letters")}
     # Below a cluster are the same routes, answered by the same handlers.
     taken |= {(method, path.replace("/api/v1", "/api/v1/clusters/{cluster}")) for method, path in taken if path.startswith("/api/v1/namespaces")}
     assert routes == taken
