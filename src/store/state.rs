@@ -112,7 +112,7 @@ impl State {
         }))
     }
 
-    /// The next index of a sequence, as [`Store::next`] gives it.
+    /// The next index of a sequence, as `Store::next` gives it.
     ///
     /// # Errors
     /// 503 when the store does not answer in time.
