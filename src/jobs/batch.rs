@@ -54,8 +54,8 @@ const FOR_THE_ANSWER: (u32, Duration) = (20, Duration::from_secs(1));
 /// What creates many Jobs.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewJobs {
-    /// The Jobs, each as `POST …/jobs` takes it.
-    #[schema(min_items = 1, max_items = 100)]
+    /// The Jobs, each as `POST …/jobs` takes it. What is wrong with one is told in its own answer, so anything is taken here.
+    #[schema(min_items = 1, max_items = 100, value_type = Vec<Value>)]
     pub items: Vec<JobRequest>,
 }
 
