@@ -18,7 +18,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,id=target-$TARGETARCH,target=/src/target \
     target="$(uname -m)-unknown-linux-musl" \
     && export SOURCE_DATE_EPOCH \
-    && cargo auditable build --release --locked --target "$target" --no-default-features --features docs-ui,sqlite,postgres,dynamodb,jobs --bin math-service \
+    && cargo auditable build --release --locked --target "$target" --no-default-features --features container --bin math-service \
     && cp "target/$target/release/math-service" /math-service
 
 # No shell, no package manager, no libc: the certificates, a user and one static binary.

@@ -13,8 +13,8 @@ RIE_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x86_64)
 # Lambda's name for it.
 SAM_ARCH := $(RIE_ARCH)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-CONTAINER_FEATURES := --no-default-features --features docs-ui,sqlite,postgres,dynamodb,jobs
-LAMBDA_FEATURES := --no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs
+CONTAINER_FEATURES := --no-default-features --features container
+LAMBDA_FEATURES := --no-default-features --features function
 # Inputs for each fuzz target in `make test`; raise it to search longer.
 FUZZ_RUNS ?= 200000
 

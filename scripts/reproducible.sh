@@ -37,7 +37,7 @@ build() (
     container)
       # As in the Dockerfile, whose folders have the same names wherever it is built.
       export SOURCE_DATE_EPOCH=0 RUSTFLAGS="--remap-path-prefix=$folder=/src --remap-path-prefix=$CARGO_HOME=/cargo"
-      cargo auditable build --quiet --release --locked --bin math-service --no-default-features --features docs-ui,sqlite,postgres,dynamodb >&2
+      cargo auditable build --quiet --release --locked --bin math-service --no-default-features --features container >&2
       cp target/release/math-service "$folder.out/bootstrap"
       ;;
     bundle)

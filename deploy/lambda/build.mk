@@ -34,5 +34,5 @@ build-MathServiceFunction: $(CARGO_AUDITABLE)
 	@$(CC_$(subst -,_,$(target))) --version >/dev/null || { echo 'build.mk: no C compiler for $(target)' >&2; exit 1; }
 	! command -v rustup >/dev/null || rustup target add $(target)
 	cd '$(root)' && cargo auditable build --release --locked --target $(target) --bin lambda \
-	  --no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs
+	  --no-default-features --features function
 	cp '$(CARGO_TARGET_DIR)/$(target)/release/lambda' '$(ARTIFACTS_DIR)/bootstrap'

@@ -22,7 +22,7 @@ def test_hadolint_finds_nothing():
 def test_the_build_names_the_features_that_the_container_ships():
     (build,) = (line for line in instructions() if "cargo auditable build" in line)
     assert "--release --locked" in build
-    assert "--no-default-features --features docs-ui,sqlite,postgres,dynamodb,jobs --bin math-service" in build
+    assert "--no-default-features --features container --bin math-service" in build
 
 
 def test_the_image_starts_as_nobody_from_nothing():

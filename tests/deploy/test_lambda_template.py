@@ -178,7 +178,7 @@ def test_the_parameter_decides_what_is_built(template, function, architecture, t
     plan = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
     assert f"--target {target}-unknown-linux-musl " in plan
     assert "zig-cc --version" in plan, "a missing C compiler is named before minutes of building"
-    assert "--no-default-features --features lambda,docs-ui,postgres,dynamodb,jobs" in plan
+    assert "--no-default-features --features function" in plan
     assert "'/artifacts/bootstrap'" in plan
 
 

@@ -93,10 +93,8 @@ const ROW: Row = Row {
     cold_build: false,
 };
 
-const CONTAINER: Program =
-    Program::Service { binary: "math-service", features: "docs-ui,sqlite,postgres,dynamodb,jobs" };
-const FUNCTION: Program =
-    Program::Service { binary: "lambda", features: "lambda,docs-ui,postgres,dynamodb,jobs" };
+const CONTAINER: Program = Program::Service { binary: "math-service", features: "container" };
+const FUNCTION: Program = Program::Service { binary: "lambda", features: "function" };
 
 const F100000: Group = Group::Micro("F(100000) in decimal, µs of CPU");
 const F1000000: Group = Group::Micro("F(1000000) in decimal, µs of CPU");
