@@ -12,6 +12,10 @@ pub mod ledger;
 pub mod location;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "dynamodb")),
+    expect(dead_code, reason = "the adapters call what is not used then")
+)]
 pub mod records;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -21,7 +21,8 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// An HTTP API's event, as recorded, without the spaces that gateways do not send either.
 fn event_text() -> Outcome<String> {
-    let event: serde_json::Value = serde_json::from_str(include_str!("../../../tests/data/events/http-v2.json"))?;
+    let event: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/data/events/http-v2.json"))?;
     Ok(event.to_string())
 }
 
