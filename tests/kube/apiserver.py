@@ -3,7 +3,8 @@
 A command starts it: KUBE_UP names one. With `--auth-webhook URL` it starts etcd, kube-apiserver and
 kube-controller-manager on this machine (those that do not run already), with bearer tokens sent to that webhook, and
 prints `export KUBECONFIG=… KUBE_URL=… KUBE_CA=…`; `--wipe` ends and removes them. It keeps its state in KUBE_UP_DIR,
-with the API server's process id in `run/kube-apiserver.pid`, and listens on KUBE_UP_PORT and the three ports after it.
+with a file for each process: its id in `run/kube-apiserver.pid` and the like, what it says in `log/kube-apiserver.log`
+and the like. It listens on KUBE_UP_PORT and the three ports after it.
 """
 
 import base64
@@ -12,6 +13,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import shlex
 import shutil
 import signal
@@ -26,6 +28,16 @@ from support import PATIENCE_SECONDS, cannot_run
 
 # The first start may build what it starts.
 START_SECONDS = 1500
+# The command has its own idea of how long a start may take, and a busy machine another.
+ATTEMPTS = 3
+# For an answer that takes no time where there is one at all.
+PROBE_SECONDS = 10
+# What is shown of each log.
+LOG_LINES = 20
+
+
+class CannotStart(Exception):
+    """There is no cluster, and there will be none. Says all that is known of it."""
 
 
 class Answer(typing.NamedTuple):
@@ -41,28 +53,75 @@ class ApiServer:
         self.webhook = None
 
     def start(self, webhook: str) -> None:
-        """Starts what does not run; what was stored is kept."""
         self.webhook = webhook
-        said = self._run("--auth-webhook", webhook)
+        self.ensure()
+
+    def ensure(self) -> None:
+        """All of it runs, and answers. What does not run is started; what was stored is kept."""
+        failures = []
+        for _ in range(ATTEMPTS):
+            if self.is_well():
+                return
+            try:
+                self._start()
+                wait_for(self.is_well, "an answer of the API server's")
+            except (AssertionError, subprocess.TimeoutExpired) as failure:
+                failures.append(str(failure))
+                # What runs and does not answer would be left as it is.
+                self._kill()
+        if not self.is_well():
+            raise CannotStart("\n".join(["there is no Kubernetes API server to test with", *failures, self._ends_of_logs()]))
+
+    def is_well(self) -> bool:
+        """Whether each process runs that was started, and the API server is ready, as it is with its etcd only."""
+        pids = self._pids()
+        if "kube-apiserver" not in pids or not all(runs(pid) for pid in pids.values()):
+            return False
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self._send("GET", "/readyz", None, "", "application/json", PROBE_SECONDS)[0] == 200
+        return False
+
+    @contextlib.contextmanager
+    def killed(self):
+        """Without an API server, as after a crash: nothing is said goodbye to. At the end it is back, with its objects."""
+        try:
+            assert self._kill(), "the API server did not run"
+            yield
+        finally:
+            self.ensure()
+
+    def crash(self) -> None:
+        """It is killed, and is back when this returns."""
+        with self.killed():
+            pass
+
+    def wipe(self) -> None:
+        self._run("--wipe")
+
+    def _start(self) -> None:
+        said = self._run("--auth-webhook", self.webhook)
         exported = dict(word.split("=", 1) for word in shlex.split(said.replace("export ", " ")))
         self.url = exported["KUBE_URL"]
         self.ca = pathlib.Path(exported["KUBE_CA"]).read_text()
         self._read_credentials(pathlib.Path(exported["KUBECONFIG"]))
 
-    def kill(self) -> None:
-        """As a crash would: nothing is said goodbye to."""
-        pid = int((self.folder / "run/kube-apiserver.pid").read_text())
+    def _kill(self) -> bool:
+        """Whether there was an API server; there is none any more, not even one that is about to end."""
+        pid = self._pids().get("kube-apiserver")
+        if pid is None or not runs(pid):
+            return False
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while listens(self.port):
-            assert time.monotonic() < deadline, "the API server survives SIGKILL"
-            time.sleep(0.05)
+        wait_for(lambda: not runs(pid), "the end of the API server")
+        return True
 
-    def restart(self) -> None:
-        self.start(self.webhook)
+    def _pids(self) -> dict[str, int]:
+        """Of what was started, by name."""
+        written = {path.stem: path.read_text().strip() for path in (self.folder / "run").glob("*.pid")}
+        return {name: int(text) for name, text in written.items() if text}
 
-    def wipe(self) -> None:
-        self._run("--wipe")
+    def _ends_of_logs(self) -> str:
+        logs = sorted((self.folder / "log").glob("*.log"))
+        return "\n".join(line for log in logs for line in [f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-LOG_LINES:]])
 
     def _run(self, *arguments: str) -> str:
         env = {**os.environ, "KUBE_UP_DIR": str(self.folder), "KUBE_UP_PORT": str(self.port)}
@@ -86,11 +145,13 @@ class ApiServer:
         """What is no JSON."""
         return self._send("GET", path, None, "", "application/json")[1]
 
-    def _send(self, method: str, path: str, body: str | None, token: str, kind: str) -> tuple[int, str]:
+    def _send(
+        self, method: str, path: str, body: str | None, token: str, kind: str, patience: float = PATIENCE_SECONDS
+    ) -> tuple[int, str]:
         # Whoever has a token is not to be taken for the administrator, who has a certificate.
         context = ssl.create_default_context(cadata=self.ca) if token else self._context
         headers = {"content-type": kind, **({"authorization": f"Bearer {token}"} if token else {})}
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=patience, context=context)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -123,11 +184,17 @@ class ApiServer:
 
     def set_pods(self, namespace: str, job: str, status: dict) -> None:
         """Plays kubelet: says of each pod of a Job what became of it. There are no nodes."""
-        pods = wait_for(lambda: self.pods(namespace, job), f"pods of {job}")
+        pods = wait_for(lambda: self._own_pods(namespace, job), f"pods of {job}")
         for pod in pods:
             path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status"
             answer = self.ask("PATCH", path, {"status": status}, kind="application/merge-patch+json")
             assert answer.status == 200, answer
+
+    def _own_pods(self, namespace: str, job: str) -> list[dict]:
+        """Without those of a Job that had the name before, which are deleted some time after it."""
+        found = self.job(namespace, job)
+        uid = found["metadata"]["uid"] if found else None
+        return [pod for pod in self.pods(namespace, job) if uid in [owner["uid"] for owner in pod["metadata"].get("ownerReferences", [])]]
 
     def make_namespace(self, name: str) -> None:
         """A namespace of nobody's, with the account that its pods run as."""
@@ -147,6 +214,14 @@ def wait_for(condition, what: str, patience: float = PATIENCE_SECONDS):
         time.sleep(0.1)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is such a process. One that has ended and that nobody has asked about is none."""
+    with contextlib.suppress(OSError):
+        # The name before it may hold anything, a parenthesis too.
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    return False
+
+
 def listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
@@ -154,8 +229,8 @@ def listens(port: int) -> bool:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    for first in range(26443, 30000, count):
+    """The first of so many ports in a row that nobody listens on. By chance, since others look for some at the same moment."""
+    for first in random.sample(range(26443, 30000, count), 100):
         if not any(listens(port) for port in range(first, first + count)):
             return first
     raise AssertionError("no free ports")

@@ -119,8 +119,7 @@ def test_fifty_watchers_miss_nothing_while_the_api_server_is_killed_and_restarte
         for step in range(1, 101):
             change(cluster, namespace, step)
         all_have_seen(watchers, 100)
-        cluster.api.kill()
-        cluster.api.restart()
+        cluster.api.crash()
         for step in range(101, 121):
             change(cluster, namespace, step)
         all_have_seen(watchers, 120)
@@ -174,8 +173,7 @@ def test_an_id_from_before_a_restart_gets_the_present_of_a_replica_that_knows_no
         with service.stream(path) as response:
             last = first(response, b"id: ")
         change(cluster, namespace, 1)
-    cluster.api.kill()
-    cluster.api.restart()
+    cluster.api.crash()
     change(cluster, namespace, 2)
     with serving("container", cluster, tmp_path) as service, service.stream(path, last) as response:
         assert response.status == 200, response.read()
