@@ -96,13 +96,16 @@ exists() {
   fail "$(cat "$errors")"
 }
 
-# wait_for DEFAULT_SECONDS WHAT COMMAND...: asks until the command succeeds; WAIT_SECONDS overrides every limit.
+# wait_for DEFAULT_SECONDS WHAT COMMAND...: asks until the command succeeds, and once more when the time is over, so that a
+# slow answer is never the only one; WAIT_SECONDS overrides every limit.
 wait_for() {
-  local limit=${WAIT_SECONDS:-$1} what=$2
+  local limit=${WAIT_SECONDS:-$1} what=$2 over
   shift 2
   local deadline=$((SECONDS + limit)) told=$SECONDS
-  until "$@"; do
-    ((SECONDS < deadline)) || return 1
+  while true; do
+    over=$((SECONDS >= deadline))
+    "$@" && return
+    ((!over)) || return 1
     if ((SECONDS - told >= 30)); then
       told=$SECONDS
       say "    still waiting for $what ($((deadline - SECONDS)) s left)"

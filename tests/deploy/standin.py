@@ -24,7 +24,10 @@ HOSTNAME = "balancer-1.eu-west-2.elb.amazonaws.com"
 
 def keep(**changes):
     STATE.update(changes)
-    (FOLDER / "state.json").write_text(json.dumps(STATE))
+    # In one move: another stand-in, in the background or in the same pipe, may read it at this moment.
+    written = FOLDER / f"state.json.{os.getpid()}"
+    written.write_text(json.dumps(STATE))
+    written.replace(FOLDER / "state.json")
 
 
 def refuse(message: str, code: int = 255):
@@ -96,7 +99,7 @@ def locust():
 
     signal.signal(signal.SIGTERM, report)
     pathlib.Path(option("--csv") + "_stats.csv").write_text("Type,Name,Request Count,Failure Count,Median Response Time\n")
-    time.sleep(60)
+    time.sleep(600)
 
 
 def minikube():
@@ -306,6 +309,6 @@ for rule in STATE["rules"]:
             # As most programs, it ends at a signal.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             (FOLDER / "hanging").touch()
-            time.sleep(60)
+            time.sleep(600)
         refuse(rule["says"], rule["code"])
 globals()[TOOL]()
