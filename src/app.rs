@@ -257,7 +257,11 @@ impl JobsApi {
             max_body_bytes: config.max_body_bytes,
             request_timeout: config.request_timeout,
             call_deadline: jobs::call_deadline(config.request_timeout),
-            delivery: if target.streams() { Delivery::Live } else { Delivery::whole(config.request_timeout) },
+            delivery: if target.streams() {
+                Delivery::live()
+            } else {
+                Delivery::whole(config.request_timeout)
+            },
             lifecycle: lifecycle.clone(),
             followed: Followed::default(),
             ledger,

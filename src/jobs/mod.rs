@@ -16,7 +16,7 @@
 //!
 //! - [`namespaces`], [`job`], [`batch`]: the routes; [`alias`]: the same under the original's names; `create`: creating once.
 //! - [`clusters`]: which clusters there are, and the same routes below each.
-//! - [`logs`], [`events`]: what a Job's pods write, and how it changes; `follow`: one watch for all who ask.
+//! - [`logs`], [`events`]: what a Job's pods write, and how it changes.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
 //! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
@@ -32,7 +32,6 @@ mod create;
 pub mod docs;
 mod error;
 pub mod events;
-mod follow;
 pub mod history;
 pub mod idempotency;
 pub mod job;
@@ -59,7 +58,7 @@ use axum::{
 use kube::Client;
 use serde_json::Value;
 
-pub use self::follow::Followed;
+pub use self::events::Followed;
 use self::{
     api::Call,
     cluster::Cluster,

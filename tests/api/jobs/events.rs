@@ -1,6 +1,7 @@
 //! How a Job changes, told by a scripted Kubernetes; the real one's part is in tests/kube.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,9 +11,17 @@ use axum::{
     extract::Request,
 };
 use futures_util::StreamExt;
-use math_service::{jobs::events::Delivery, lifecycle::Phase};
+use math_service::{config::Config, jobs::events::Delivery, lifecycle::Phase, targets::container};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{
+        mpsc::{UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    task::JoinHandle,
+};
 
 use super::{Answer, Asked, Kubernetes, Service, Setup, status};
 use crate::support::PATIENCE;
@@ -29,6 +38,8 @@ struct State {
     step: u64,
     conditions: Value,
     is_gone: bool,
+    /// What makes its document as long as a test needs it.
+    ballast: String,
     /// Every list and watch that was asked for.
     asked: Vec<String>,
     /// The other ends of the watches on the Job, and of those on its pods.
@@ -41,7 +52,7 @@ impl State {
     fn job(&self) -> Value {
         json!({
             "kind": "Job",
-            "metadata": {"name": "a", "namespace": "jobs-a", "uid": "u-1", "resourceVersion": self.revision.to_string(), "labels": {"step": self.step.to_string()}},
+            "metadata": {"name": "a", "namespace": "jobs-a", "uid": "u-1", "resourceVersion": self.revision.to_string(), "labels": {"step": self.step.to_string(), "ballast": self.ballast}},
             "spec": {"selector": {"matchLabels": {"c": "u-1"}}, "template": {"spec": "large"}},
             "status": {"conditions": self.conditions},
         })
@@ -186,7 +197,7 @@ async fn respond(service: &Service, last: Option<&str>) -> axum::response::Respo
 
 #[tokio::test]
 async fn a_follower_sees_how_the_job_is_then_each_change_then_the_end() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut client = Client::open(&service, None).await;
     let first = client.next().await.unwrap();
     let shown = service.get("/api/v1/namespaces/jobs-a/jobs/a").await;
@@ -206,7 +217,7 @@ async fn a_follower_sees_how_the_job_is_then_each_change_then_the_end() {
 
 #[tokio::test]
 async fn fifty_followers_share_one_watch_and_the_last_to_leave_ends_it() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut clients = Vec::new();
     for _ in 0..50 {
         clients.push(Client::open(&service, None).await);
@@ -227,7 +238,7 @@ async fn fifty_followers_share_one_watch_and_the_last_to_leave_ends_it() {
 
 #[tokio::test]
 async fn a_watch_that_breaks_goes_on_after_what_it_told_last() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut client = Client::open(&service, None).await;
     assert_eq!(client.step().await, 0);
     world.is_watched(1).await;
@@ -251,7 +262,7 @@ async fn a_watch_that_breaks_goes_on_after_what_it_told_last() {
 #[tokio::test]
 async fn when_the_cluster_has_forgotten_what_happened_the_present_is_told() {
     for (by_event, steps) in [(true, 3), (false, 7)] {
-        let (world, service) = World::start(Delivery::Live);
+        let (world, service) = World::start(Delivery::live());
         let mut client = Client::open(&service, None).await;
         let first = client.next().await.unwrap();
         world.is_watched(1).await;
@@ -280,7 +291,7 @@ fn revision(id: &str) -> u64 {
 
 #[tokio::test]
 async fn a_client_that_comes_back_sees_what_it_missed_and_nothing_twice() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut stays = Client::open(&service, None).await;
     let mut leaves = Client::open(&service, None).await;
     let seen = leaves.next().await.unwrap();
@@ -302,9 +313,9 @@ async fn a_client_that_comes_back_sees_what_it_missed_and_nothing_twice() {
 
 #[tokio::test]
 async fn a_replica_that_knows_nothing_begins_where_the_client_left_off() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let id = Client::open(&service, None).await.next().await.unwrap().id;
-    let (elsewhere, other) = World::start(Delivery::Live);
+    let (elsewhere, other) = World::start(Delivery::live());
     let mut client = Client::open(&other, Some(&id)).await;
     elsewhere.is_watched(1).await;
     assert_eq!(elsewhere.asked("resourceVersion=100&resourceVersionMatch=Exact"), 2, "the Job, and its pods");
@@ -315,7 +326,7 @@ async fn a_replica_that_knows_nothing_begins_where_the_client_left_off() {
 
 #[tokio::test]
 async fn an_id_that_says_nothing_here_gets_the_present() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     world.0.lock().unwrap().forgotten = 50;
     for id in ["7-0123456789abcdef", "x", "", "100-zz", "-1", "99999999999999999999999-0123456789abcdef"] {
         let mut client = Client::open(&service, Some(id)).await;
@@ -349,7 +360,7 @@ async fn where_answers_are_whole_one_ends_with_the_first_change_or_after_a_while
 
 #[tokio::test]
 async fn whoever_has_seen_the_end_is_told_not_to_come_back() {
-    for delivery in [Delivery::Live, Delivery::Whole { wait: PATIENCE }] {
+    for delivery in [Delivery::live(), Delivery::Whole { wait: PATIENCE }] {
         let (world, service) = World::start(delivery);
         world.finish();
         let events = Client::open(&service, None).await.all().await;
@@ -365,7 +376,7 @@ fn delivery_is_whole(delivery: Delivery) -> bool {
 
 #[tokio::test]
 async fn a_job_that_goes_away_ends_the_stream_and_is_not_found_afterwards() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut client = Client::open(&service, None).await;
     let id = client.next().await.unwrap().id;
     world.is_watched(1).await;
@@ -384,7 +395,7 @@ async fn a_job_that_goes_away_ends_the_stream_and_is_not_found_afterwards() {
 
 #[tokio::test]
 async fn a_drain_ends_every_stream() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut client = Client::open(&service, None).await;
     assert_eq!(client.step().await, 0);
     world.is_watched(1).await;
@@ -393,8 +404,108 @@ async fn a_drain_ends_every_stream() {
 }
 
 #[tokio::test]
+async fn while_nothing_happens_a_comment_comes_now_and_then() {
+    let delivery = Delivery::Live { heartbeat: Duration::from_millis(20), longest: PATIENCE };
+    let (world, service) = World::start(delivery);
+    let mut client = Client::open(&service, None).await;
+    assert_eq!(client.step().await, 0);
+    for _ in 0..3 {
+        let part = tokio::time::timeout(PATIENCE, client.body.next()).await.expect("a comment").unwrap();
+        assert_eq!(part.unwrap(), ":\n\n", "which says nothing to an EventSource");
+    }
+    world.is_watched(1).await;
+    world.step();
+    assert_eq!(client.step().await, 1);
+}
+
+#[tokio::test]
+async fn an_answer_ends_after_its_time_and_the_next_goes_on() {
+    let delivery = Delivery::Live { heartbeat: PATIENCE, longest: Duration::from_millis(300) };
+    let (world, service) = World::start(delivery);
+    let stays = Client::open(&service, None).await;
+    let events = Client::open(&service, None).await.all().await;
+    assert_eq!(events.iter().map(step).collect::<Vec<_>>(), [0], "no end: the Job goes on");
+    drop(stays);
+    world.step();
+    let mut client = Client::open(&service, Some(&events[0].id)).await;
+    assert_eq!(client.step().await, 1);
+}
+
+/// The service behind a socket, for clients that misbehave.
+struct Listening {
+    address: SocketAddr,
+    terminate: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl Listening {
+    async fn new(service: &Service, settings: &'static [(&'static str, &'static str)]) -> Self {
+        let config = Config::from_env(|name| {
+            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+        .unwrap();
+        let listener = container::listen("127.0.0.1", 0).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (terminate, told) = oneshot::channel::<()>();
+        let app = service.app.clone();
+        let ended = tokio::spawn(async move {
+            container::serve(listener, app, &config, async move { drop(told.await) }).await;
+        });
+        Self { address, terminate, ended }
+    }
+
+    /// A client that has seen how the Job is.
+    async fn client(&self) -> TcpStream {
+        let mut client = TcpStream::connect(self.address).await.unwrap();
+        let request =
+            format!("GET {EVENTS} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer all\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("event: status") {
+            let read = tokio::time::timeout(PATIENCE, client.read_buf(&mut said)).await.expect("an event");
+            assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&said));
+        }
+        client
+    }
+}
+
+#[tokio::test]
+async fn a_drain_ends_streams_whole_and_the_process_well_before_its_limit() {
+    let (world, service) = World::start(Delivery::live());
+    let listening = Listening::new(&service, &[("DRAIN_TIMEOUT", "10m")]).await;
+    let mut client = listening.client().await;
+    world.is_watched(1).await;
+    listening.terminate.send(()).unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, client.read_to_end(&mut rest)).await.expect("the end").unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the last chunk: {}", String::from_utf8_lossy(&rest));
+    tokio::time::timeout(PATIENCE, listening.ended).await.expect("the end of the process").unwrap();
+    assert!(!service.app.lifecycle().has_reached(Phase::Cut), "nothing had to be cut");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_cut_and_holds_up_nobody() {
+    let (world, service) = World::start(Delivery::live());
+    let listening = Listening::new(&service, &[("REQUEST_TIMEOUT", "500ms")]).await;
+    // Kept, and never read again.
+    let stuck = listening.client().await;
+    world.is_watched(1).await;
+    let mut reads = Client::open(&service, None).await;
+    assert_eq!(reads.step().await, 0);
+    world.0.lock().unwrap().ballast = "x".repeat(1 << 18);
+    // More than the system's buffers hold, and than is kept for those who are slow.
+    for expected in 1..=100 {
+        world.step();
+        assert_eq!(reads.step().await, expected);
+    }
+    drop(reads);
+    wait(|| world.0.lock().unwrap().watches.iter().flatten().all(UnboundedSender::is_closed)).await;
+    drop(stuck);
+}
+
+#[tokio::test]
 async fn pods_change_it_too() {
-    let (world, service) = World::start(Delivery::Live);
+    let (world, service) = World::start(Delivery::live());
     let mut client = Client::open(&service, None).await;
     assert_eq!(client.next().await.unwrap().data["pods"], json!([]));
     world.is_watched(1).await;

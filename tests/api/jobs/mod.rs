@@ -219,7 +219,7 @@ impl Setup<'_> {
             max_body_bytes: 65_536,
             request_timeout: self.request_timeout.unwrap_or(Duration::from_secs(30)),
             call_deadline: self.call_deadline.unwrap_or(Duration::from_secs(10)),
-            delivery: self.delivery.unwrap_or(Delivery::Live),
+            delivery: self.delivery.unwrap_or(Delivery::live()),
             lifecycle: lifecycle.clone(),
             followed: Followed::default(),
             ledger: self.ledger.unwrap_or_else(|| folder_ledger(&folder)),

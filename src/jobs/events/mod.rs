@@ -1,9 +1,19 @@
 //! How a Job changes, as server-sent events (the HTML Standard, "Server-sent events").
 //!
+//! - `follow`: one watch for all who follow a Job, and where each begins.
+//! - `upstream`: watches on Kubernetes that go on; `seen`: what they have shown of a Job and its pods.
+//! - `told`: what its followers are told, by id; `follower`: how far each of them has come.
+//!
 //! Where an answer can be sent while it is made, it goes on until the Job has ended, the process is to stop, or a
 //! quarter of an hour has passed, so that a token that was taken back is not good for ever. Where it cannot, it ends with the
 //! first change, or when there was none for a while. A client that comes back with `Last-Event-ID`, as `EventSource` does by
 //! itself, sees the same either way.
+
+mod follow;
+mod follower;
+mod seen;
+mod told;
+mod upstream;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -16,12 +26,12 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::{
-    EVENTS, Jobs,
-    docs::Reads,
-    follow::{Change, End, Follower, Id, News},
-    request::InPath,
+pub use self::follower::Followed;
+use self::{
+    follower::Follower,
+    told::{Change, End, Id, News},
 };
+use super::{EVENTS, Jobs, docs::Reads, request::InPath};
 use crate::{lifecycle::Phase, problem::Problem};
 
 /// How often something is sent when nothing happens: below the 60 s of AWS load balancers.
@@ -40,7 +50,12 @@ const RETRY: &str = "retry: 1000\n\n";
 #[derive(Debug, Clone, Copy)]
 pub enum Delivery {
     /// Each when it happens.
-    Live,
+    Live {
+        /// How often something is sent when nothing happens.
+        heartbeat: Duration,
+        /// Longest time that one answer goes on.
+        longest: Duration,
+    },
     /// In an answer that is sent when it is whole: with the first change, or after so long.
     Whole {
         /// Longest time to wait.
@@ -49,6 +64,12 @@ pub enum Delivery {
 }
 
 impl Delivery {
+    /// While they happen, for a quarter of an hour.
+    #[must_use]
+    pub fn live() -> Self {
+        Self::Live { heartbeat: HEARTBEAT, longest: LONGEST }
+    }
+
     /// Whole answers, well within the time that a request may take.
     #[must_use]
     pub fn whole(request_timeout: Duration) -> Self {
@@ -84,15 +105,18 @@ pub(super) async fn follow(
     let last = headers.get("last-event-id").and_then(|id| Id::parse(id.to_str().ok()?));
     let mut follower = jobs.followed(&namespace, &name, last.as_ref()).await?;
     let first = match jobs.delivery {
-        Delivery::Live if !follower.is_about_to_end() => follower.ready(),
-        Delivery::Live => Some(follower.next().await),
+        Delivery::Live { .. } if !follower.is_about_to_end() => follower.ready(),
+        Delivery::Live { .. } => Some(follower.next().await),
         Delivery::Whole { wait } => tokio::time::timeout_at(began + wait, follower.next()).await.ok(),
     };
     if last.is_some() && matches!(first, Some(News::End(End::Finished))) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let body = match jobs.delivery {
-        Delivery::Live => live(jobs, follower, first, began + LONGEST),
+        Delivery::Live { heartbeat, longest } => {
+            let live = Live { jobs, follower, heartbeat, until: began + longest, is_over: false };
+            live.body(first)
+        }
         Delivery::Whole { .. } => Body::from(whole(&mut follower, first)),
     };
     let headers = [
@@ -118,34 +142,35 @@ fn whole(follower: &mut Follower, first: Option<News>) -> String {
 struct Live {
     jobs: Arc<Jobs>,
     follower: Follower,
+    heartbeat: Duration,
     until: Instant,
     is_over: bool,
 }
 
-fn live(jobs: Arc<Jobs>, follower: Follower, first: Option<News>, until: Instant) -> Body {
-    let is_over = matches!(first, Some(News::End(_)));
-    let begin = format!("{RETRY}{}", first.as_ref().map(written).unwrap_or_default());
-    let live = Live { jobs, follower, until, is_over };
-    let rest = stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
-    let text = stream::iter([begin]).chain(rest);
-    Body::from_stream(text.map(Ok::<_, Infallible>))
-}
-
 impl Live {
+    fn body(mut self, first: Option<News>) -> Body {
+        self.is_over = matches!(first, Some(News::End(_)));
+        let begin = format!("{RETRY}{}", first.as_ref().map(written).unwrap_or_default());
+        let rest = stream::unfold(self, |mut live| async move { Some((live.next().await?, live)) });
+        let text = stream::iter([begin]).chain(rest);
+        Body::from_stream(text.map(Ok::<_, Infallible>))
+    }
+
     async fn next(&mut self) -> Option<String> {
         if self.is_over {
             return None;
         }
         tokio::select! {
             biased;
+            // Before any news: those who come back get them, and a Job that never rests must not hold up a drain.
+            () = self.jobs.lifecycle.reached(Phase::Draining) => None,
+            () = tokio::time::sleep_until(self.until) => None,
             news = self.follower.next() => {
                 self.is_over = matches!(news, News::End(_));
                 Some(written(&news))
             }
-            () = self.jobs.lifecycle.reached(Phase::Draining) => None,
-            () = tokio::time::sleep_until(self.until) => None,
             // A comment: it shows both sides that the other is there.
-            () = tokio::time::sleep(HEARTBEAT) => Some(":\n\n".to_owned()),
+            () = tokio::time::sleep(self.heartbeat) => Some(":\n\n".to_owned()),
         }
     }
 }
