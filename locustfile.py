@@ -297,6 +297,8 @@ def options(parser) -> None:
 @events.init.add_listener
 def choose(environment, runner, **_) -> None:
     """Applies what the command line leaves open."""
+    # gevent's clock has stood still since the imports began, which take seconds on a busy machine: --run-time would begin then.
+    gevent.get_hub().loop.update_now()
     options = environment.parsed_options
     if not options.user_classes:
         environment.user_classes = [AddUser]
@@ -305,6 +307,8 @@ def choose(environment, runner, **_) -> None:
             raise SystemExit("LoadUser counts its requests in one process: leave out --processes, --master and --worker")
         options.num_users = options.num_users or LOAD_USERS
         options.spawn_rate = options.spawn_rate or options.num_users
+        # Until a run says otherwise: one that is over before it has begun has not passed.
+        environment.process_exit_code = 1 if options.headless else None
     if options.shape:
         environment.shape_class = SHAPES[options.shape]()
         environment.shape_class.runner = runner
