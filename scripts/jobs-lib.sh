@@ -17,12 +17,12 @@ ask_pods_role() {
     --association-id "$association" --query association.roleArn --output text)
 }
 
-# ask_function_role: the role of the function, empty unless one was deployed for this cluster.
+# ask_function_role: the role of the function, empty unless one was deployed for this cluster, among others perhaps.
 ask_function_role() {
   role=''
   if exists 'does not exist' aws cloudformation describe-stacks --stack-name "$stack" \
-    --query "Stacks[0].Outputs[?OutputKey=='JobsRole' && starts_with(OutputValue, '$cluster ')].OutputValue" --output text; then
-    role=${answer#* }
+    --query "Stacks[0].Outputs[?OutputKey=='JobsRole' && contains(OutputValue, ',$cluster@$region,')].OutputValue" --output text; then
+    role=${answer##* }
   fi
 }
 

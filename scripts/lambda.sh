@@ -8,8 +8,8 @@
 #        BUILD=no: deploys what `sam build` or `make bundle` made before. EXPECT=1.2.3: the version that is to answer.
 #
 # With EKS_CLUSTER_NAME=… it manages Jobs there, once `make jobs-access` let it in, in JOBS_NAMESPACES=… and of
-# JOBS_IMAGES=…; callers then sign in with tokens of OIDC_ISSUER=… for OIDC_AUDIENCE=…. What was given once stays until
-# it is given anew.
+# JOBS_IMAGES=…; with EKS_CLUSTERS=name@region,… in those too. Callers then sign in with tokens of OIDC_ISSUER=… for
+# OIDC_AUDIENCE=…. What was given once stays until it is given anew.
 #
 # Needs sam, aws with credentials, Rust from rustup, make and curl. `make lambda-down` ends it.
 # shellcheck source=lib.sh
@@ -21,6 +21,7 @@ help_asked "$@"
 # A word each, as sam takes them.
 read -ra parameters <<<"Architecture=${ARCHITECTURE:-arm64} ${PARAMETERS:-}"
 [[ -z ${EKS_CLUSTER_NAME:-} ]] || parameters+=("EksClusterName=$EKS_CLUSTER_NAME")
+[[ -z ${EKS_CLUSTERS:-} ]] || parameters+=("EksClusters=$EKS_CLUSTERS")
 [[ -z ${JOBS_NAMESPACES:-} ]] || parameters+=("JobsNamespaces=$JOBS_NAMESPACES")
 [[ -z ${JOBS_IMAGES:-} ]] || parameters+=("JobsImages=$JOBS_IMAGES")
 [[ -z ${OIDC_ISSUER:-} ]] || parameters+=("OidcIssuer=$OIDC_ISSUER" "OidcAudience=${OIDC_AUDIENCE:-}")

@@ -47,6 +47,7 @@ use crate::{
         self, Followed, Jobs,
         cluster::{Cluster, Location},
         events::Delivery,
+        figures::Figures,
         templates::Templates,
         watch::Watch,
         webhook::{Webhooks, outbox::Outbox, sender::Sender, signature::SecretFile},
@@ -114,7 +115,7 @@ impl App {
             slots: Arc::new(Semaphore::new(processors)),
         }));
         let jobs = JobsApi::of(config, target, &lifecycle, ledger)?;
-        let beside = jobs.beside(config);
+        let beside = jobs.beside(config, &metrics)?;
         routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
         if target == Target::Container {
@@ -268,7 +269,7 @@ impl JobsApi {
         }))
     }
 
-    fn beside(&self, config: &Config) -> Beside {
+    fn beside(&self, config: &Config, metrics: &Metrics) -> Result<Beside, WiringError> {
         let host = config.host_name.as_deref().unwrap_or("math-service");
         let outbox = |cluster: &Cluster| {
             self.0.webhooks.secret.is_some().then(|| Outbox {
@@ -278,16 +279,22 @@ impl JobsApi {
                 sender: Sender::default(),
             })
         };
-        let watch = |cluster: &Cluster| Watch {
-            outbox: outbox(cluster),
-            follow: outbox(cluster).map(|outbox| outbox.follow()),
-            cluster: cluster.clone(),
-            ledger: self.0.ledger.clone(),
-            lease_namespace: config.jobs_lease_namespace.clone(),
-            // Another process on the same machine is another replica.
-            holder: format!("{host}_{:016x}", fastrand::u64(..)),
+        let clusters = &self.0.clusters;
+        let figures = Figures::of(metrics, clusters.iter().map(Cluster::name))?;
+        let watch = |(cluster, figures): (&Cluster, Figures)| {
+            let outbox = outbox(cluster);
+            Watch {
+                cluster: cluster.clone(),
+                ledger: self.0.ledger.clone(),
+                lease_namespace: config.jobs_lease_namespace.clone(),
+                // Another process on the same machine is another replica.
+                holder: format!("{host}_{:016x}", fastrand::u64(..)),
+                follow: outbox.as_ref().map(Outbox::follow),
+                outbox,
+                figures,
+            }
         };
-        Beside(self.0.clusters.iter().map(watch).collect())
+        Ok(Beside(clusters.iter().zip(figures).map(watch).collect()))
     }
 
     fn probes(&self) -> Vec<health::ClusterProbe> {
@@ -355,8 +362,9 @@ impl JobsApi {
         Ok(Self)
     }
 
-    fn beside(&self, _: &Config) -> Beside {
-        Beside
+    #[expect(clippy::unnecessary_wraps, reason = "as where there is something")]
+    fn beside(&self, _: &Config, _: &Metrics) -> Result<Beside, WiringError> {
+        Ok(Beside)
     }
 
     fn probes(&self) -> Vec<health::ClusterProbe> {

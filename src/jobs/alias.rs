@@ -150,13 +150,13 @@ pub(super) async fn create_namespace(
     audit: Audit,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (head, body) = jobs.read(request).await?;
-    let mut members = object(body)?;
-    let name = taken(&mut members, "namespace")?;
-    members.insert("name".to_owned(), name.into());
-    let body = Value::Object(members);
-    let (created, namespace) = jobs.create_namespace(&head.headers, &who, &audit, &body).await?;
-    Ok(created.answer(StatusCode::OK, &namespace.uid, &namespace))
+    let renamed = |body| {
+        let mut members = object(body)?;
+        let name = taken(&mut members, "namespace")?;
+        members.insert("name".to_owned(), name.into());
+        Ok(Value::Object(members))
+    };
+    jobs.new_namespace(StatusCode::OK, &who, &audit, request, renamed).await
 }
 
 /// As `DELETE /api/v1/namespaces/{namespace}`, under the original's name.

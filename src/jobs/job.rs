@@ -195,15 +195,27 @@ impl Jobs {
 
     pub(super) async fn job_status(&self, namespace: &str, name: &str) -> Result<JobStatus, Problem> {
         self.check_job(namespace, name)?;
+        let (job, pods) = self.job_and_pods(namespace, name).await?;
+        Ok(status::of(&job, Some(&pods)))
+    }
+
+    /// A Job and its pods, [`MOST_PODS`] at most.
+    pub(super) async fn job_and_pods(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(Value, Vec<Value>), Problem> {
         let job = self.ask(&Call::new(Verb::Get, Resource::Jobs).within(namespace).named(name)).await?;
-        let Some(selector) = pods_of(&job) else { return Ok(status::of(&job, Some(&[]))) };
+        let Some(selector) = pods_of(&job) else { return Ok((job, Vec::new())) };
         let call = Call::new(Verb::List, Resource::Pods)
             .within(namespace)
             .with("labelSelector", Some(selector))
             .with("limit", Some(MOST_PODS));
-        let pods = self.ask(&call).await?;
-        let pods = pods.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        Ok(status::of(&job, Some(pods)))
+        let mut list = self.ask(&call).await?;
+        match list.get_mut("items").map(Value::take) {
+            Some(Value::Array(pods)) => Ok((job, pods)),
+            _ => Ok((job, Vec::new())),
+        }
     }
 
     pub(super) async fn delete_job(

@@ -16,7 +16,6 @@ use super::{
     api::{self, Call, Resource, Verb},
     docs::Reads,
     error::Failure,
-    job::{MOST_PODS, pods_of},
     pointer::Pointer,
     request::{InPath, Query},
     status::text,
@@ -102,14 +101,7 @@ impl Jobs {
         name: &str,
         wanted: Option<&str>,
     ) -> Result<Vec<Source>, Problem> {
-        let job = self.ask(&Call::new(Verb::Get, Resource::Jobs).within(namespace).named(name)).await?;
-        let Some(selector) = pods_of(&job) else { return Ok(Vec::new()) };
-        let call = Call::new(Verb::List, Resource::Pods)
-            .within(namespace)
-            .with("labelSelector", Some(selector))
-            .with("limit", Some(MOST_PODS));
-        let pods = self.ask(&call).await?;
-        let pods = pods.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let (_, pods) = self.job_and_pods(namespace, name).await?;
         let sources: Vec<_> = pods.iter().filter_map(|pod| source(pod, wanted)).collect();
         match wanted {
             Some(wanted) if sources.is_empty() && !pods.is_empty() => {

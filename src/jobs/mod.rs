@@ -19,7 +19,8 @@
 //! - [`logs`], [`events`]: what a Job's pods write, and how it changes.
 //! - `request`: what a request says, read; `api`: calls to Kubernetes; `error`: its answers as problems.
 //! - [`cluster`]: the way to the EKS cluster, by IAM alone.
-//! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`past`]: the route that tells it.
+//! - [`watch`]: writes down what becomes of Jobs, in one replica at a time ([`lease`]); [`figures`]: its metrics; [`past`]:
+//!   the route that tells it.
 //! - [`webhook`]: tells who asked for it that a Job has ended.
 //! - [`docs`]: all of it for `/openapi.json`.
 
@@ -32,6 +33,7 @@ mod create;
 pub mod docs;
 mod error;
 pub mod events;
+pub mod figures;
 pub mod history;
 pub mod idempotency;
 pub mod job;

@@ -99,9 +99,7 @@ pub(super) async fn create(
     audit: Audit,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (head, body) = jobs.read(request).await?;
-    let (created, namespace) = jobs.create_namespace(&head.headers, &who, &audit, &body).await?;
-    Ok(created.answer(StatusCode::CREATED, &namespace.uid, &namespace))
+    jobs.new_namespace(StatusCode::CREATED, &who, &audit, request, Ok).await
 }
 
 /// The namespaces that this service may touch.
@@ -160,7 +158,21 @@ pub(super) async fn remove(
 }
 
 impl Jobs {
-    pub(super) async fn create_namespace(
+    /// Creates the namespace that a request asks for, whose body `as_here` brings into the form that it has on this route.
+    pub(super) async fn new_namespace(
+        &self,
+        code: StatusCode,
+        who: &Principal,
+        audit: &Audit,
+        request: Request,
+        as_here: impl FnOnce(Value) -> Result<Value, Problem>,
+    ) -> Result<Response, Problem> {
+        let (head, body) = self.read(request).await?;
+        let (created, namespace) = self.create_namespace(&head.headers, who, audit, &as_here(body)?).await?;
+        Ok(created.answer(code, &namespace.uid, &namespace))
+    }
+
+    async fn create_namespace(
         &self,
         headers: &HeaderMap,
         who: &Principal,

@@ -24,6 +24,7 @@ use super::{
     api::{self, Call, Resource, Verb},
     cluster::Cluster,
     error::Failure,
+    figures::Figures,
     history::{self, Known, Stage, Step, Transition},
     lease::Lease,
     manifest::MANAGED_BY,
@@ -92,6 +93,8 @@ pub struct Watch {
     pub follow: Option<Follow>,
     /// What that leaves to be delivered, by whoever watches.
     pub outbox: Option<Outbox>,
+    /// What `/metrics` says of it.
+    pub figures: Figures,
 }
 
 /// The log of a Job's name.
@@ -123,6 +126,7 @@ impl Watch {
                 () = lease.acquire() => {}
             }
             tracing::info!(cluster = cluster.name(), "Watches Jobs");
+            let _held = self.figures.hold();
             tokio::select! {
                 () = &mut end => {
                     lease.release().await;
@@ -264,7 +268,11 @@ impl<'a> Watcher<'a> {
             Some(position) => self.watch(&position, span).await?,
         }
         let is_due = self.stored.is_none_or(|stored| stored.elapsed() >= STORED_EVERY);
-        if self.has_news || is_due { self.store_position().await } else { Ok(()) }
+        if self.has_news || is_due {
+            self.store_position().await?;
+        }
+        self.watch.figures.succeeded(self.watch.ledger.now());
+        Ok(())
     }
 
     async fn watch(&mut self, position: &str, span: Duration) -> Result<(), Trouble> {
@@ -362,7 +370,7 @@ impl<'a> Watcher<'a> {
 
     /// Writes a transition with all that belongs to it.
     async fn enter(&mut self, step: Step, object: Option<&Value>) -> Result<(), Trouble> {
-        let Watch { cluster, ledger, follow, .. } = self.watch;
+        let Watch { cluster, ledger, follow, figures, .. } = self.watch;
         let (cluster, Step { transition, after }) = (cluster.name(), step);
         let entry = Record {
             name: Name::of("transition", &[cluster, &after.uid, after.stage.name(), &after.spell]),
@@ -378,7 +386,9 @@ impl<'a> Watcher<'a> {
             let event = Event { cluster, job: &after, transition: &transition, object, now: ledger.now() };
             changes.extend(follow(&event));
         }
-        ledger.enter(entry, changes).await?;
+        if ledger.enter(entry, changes).await? {
+            figures.entered();
+        }
         self.has_news = true;
         match after.stage {
             Stage::Gone => drop(self.known.remove(&after.uid)),

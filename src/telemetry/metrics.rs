@@ -9,7 +9,7 @@ use std::{
 use axum::http::{Method, StatusCode};
 use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Opts, Registry,
-    TextEncoder,
+    TextEncoder, core::Collector,
 };
 
 use super::{emf, writer::Writer};
@@ -127,9 +127,16 @@ impl Metrics {
     /// # Errors
     /// When another metric has this name: a mistake that any test shows.
     pub fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        let gauge = IntGauge::new(name, help)?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    /// Any metric of a workload's own, whose labels callers cannot choose.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn register<C: Collector + Clone + 'static>(&self, metric: C) -> prometheus::Result<C> {
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
     }
 
     /// Counts a request as active until the guard is dropped; the number includes this one.

@@ -152,9 +152,9 @@ def aws():
         if name not in STATE["stacks"]:
             refuse(f"An error occurred (ValidationError) when calling the DescribeStacks operation: Stack with id {name} does not exist")
         if "JobsRole" in option("--query"):
-            asked = re.search(r"starts_with\(OutputValue, '(.*?)'\)", option("--query"))[1]
+            asked = re.search(r"contains\(OutputValue, '(.*?)'\)", option("--query"))[1]
             output = f"{STATE['function_for']} arn:aws:iam::111122223333:role/function"
-            print(output if STATE["function_for"] and output.startswith(asked) else "")
+            print(output if STATE["function_for"] and asked in output else "")
             return
         print("https://api.example/" if "Outputs" in option("--query") else STATE["stacks"][name])
         if STATE["stacks"][name] in STATE["settles"]:

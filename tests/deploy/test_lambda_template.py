@@ -84,46 +84,81 @@ def test_a_slow_request_gets_our_504_before_anybody_gives_up(function, known_set
     assert request_timeout < function["Timeout"] < 30, "an HTTP API gives up after 30 s"
 
 
-def test_every_variable_is_a_setting_and_has_a_usable_value(template, function, known_settings):
+# What somebody might give, where a parameter's default would leave a setting out.
+GIVEN = {
+    "OidcIssuer": "https://issuer.example", "OidcAudience": "jobs", "EksClusterName": "cluster", "EksClusters": "a@eu-west-1,b@us-east-1",
+    "JobsWebhookHosts": "hooks.example.com,*.example.org",
+}
+# Which parameters switch on what belongs to Jobs.
+SWITCHES = {"NamesCluster": "EksClusterName", "NamesClusters": "EksClusters", "HasFiles": "JobsFiles", "HasTemplates": "JobsTemplatesDir", "HasWebhooks": "JobsWebhookHosts", "SignsIn": "OidcIssuer"}
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ["MakesTable"], ["SignsIn"], ["NamesCluster", "ManagesJobs"], ["NamesCluster", "ManagesJobs", "SignsIn"], ["NamesClusters", "ManagesJobs"],
+        ["NamesCluster", "NamesClusters", "ManagesJobs", "SignsIn", "HasFiles", "HasTemplates", "HasWebhooks"],
+    ],
+    ids=lambda conditions: "+".join(conditions),
+)
+def test_every_variable_is_a_setting_and_has_a_usable_value(template, function, known_settings, tmp_path, conditions):
     variables = function["Environment"]["Variables"]
     assert variables.keys() <= known_settings.keys()
-    for conditions in ({"MakesTable": True}, {"ManagesJobs": True, "SignsIn": True}, {"SignsIn": True}, {"ManagesJobs": True}):
-        filled = {name: resolved(value, conditions) for name, value in variables.items()}
-        env = {name: value for name, value in filled.items() if value is not None}
-        # A parameter stands for itself; these are its default, or what somebody might give.
-        defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
-        given = {**defaults, "OidcIssuer": "https://issuer.example", "OidcAudience": "jobs", "EksClusterName": "cluster"}
-        env = {name: str(given.get(value, value)) for name, value in env.items()}
-        with running_server(**env, **LAMBDA) as (port, _):
-            assert get(port, "/readyz").status == 200
+    filled = {name: resolved(value, dict.fromkeys(conditions, True)) for name, value in variables.items()}
+    # A parameter stands for itself: for its default, or for what somebody might give.
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "webhook-secrets").write_text("whsec_" + "A" * 43 + "=\n")
+    layer = {"JobsTemplatesDir": str(tmp_path / "templates"), "JobsWebhookSecretFile": str(tmp_path / "webhook-secrets")}
+    given = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()} | GIVEN | layer
+    env = {name: str(given.get(value, value)) for name, value in filled.items() if value is not None}
+    with running_server(**env, **LAMBDA) as (port, _):
+        assert get(port, "/readyz").status == 200
+
+
+def test_the_layer_and_the_names_in_it_agree(template, function):
+    assert resolved(function["Layers"], {"HasFiles": True}) == [{"Ref": "JobsFiles"}] and resolved(function["Layers"], {}) is None
+    # Where Lambda puts the files of a layer.
+    assert all(template["Parameters"][name]["AllowedPattern"].lstrip("^(").startswith("/opt/") for name in ("JobsTemplatesDir", "JobsWebhookSecretFile"))
+
+
+def test_every_setting_of_the_jobs_api_is_a_parameter_or_of_no_use_on_lambda(function, known_settings):
+    # A Lease is for processes that live between requests; tokens in a file would need a deployment for each change of theirs;
+    # the region is the function's own; the limit is each environment's.
+    of_no_use = {"JOBS_LEASE_NAMESPACE", "AUTH_TOKENS_FILE", "EKS_REGION", "JOBS_RATE_LIMIT"}
+    of_jobs = {name for name in known_settings if name.startswith(("JOBS_", "EKS_", "OIDC_"))} | {"AUTH_TOKENS_FILE"}
+    assert of_jobs - function["Environment"]["Variables"].keys() == of_no_use
 
 
 def test_the_jobs_api_and_signing_in_are_off_unless_asked_for(template, function):
-    assert all(template["Parameters"][name]["Default"] == "" for name in ("EksClusterName", "OidcIssuer", "OidcAudience"))
-    assert template["Conditions"]["ManagesJobs"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "EksClusterName"}, ""]}]}
-    assert template["Conditions"]["SignsIn"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "OidcIssuer"}, ""]}]}
+    for condition, parameter in SWITCHES.items():
+        assert template["Parameters"][parameter]["Default"] == ""
+        assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
+    assert template["Conditions"]["ManagesJobs"] == {"Fn::Or": [{"Condition": "NamesCluster"}, {"Condition": "NamesClusters"}]}
     variables = function["Environment"]["Variables"]
-    for name in ("EKS_CLUSTER_NAME", "JOBS_NAMESPACES", "JOBS_IMAGES", "OIDC_ISSUER", "OIDC_AUDIENCE"):
+    for name in variables.keys() - {"REQUEST_TIMEOUT", "STATE_URL"}:
         assert resolved(variables[name], {}) is None
-    assert resolved(variables["EKS_CLUSTER_NAME"], {"ManagesJobs": True}) == "EksClusterName"
+    assert resolved(variables["EKS_CLUSTER_NAME"], {"NamesCluster": True}) == "EksClusterName"
+    assert resolved(variables["EKS_CLUSTERS"], {"NamesClusters": True}) == "EksClusters"
     assert resolved(variables["OIDC_ISSUER"], {"SignsIn": True}) == "OidcIssuer"
 
 
-def test_the_function_may_ask_where_that_cluster_is_and_nothing_else_of_eks(function):
+def test_the_function_may_ask_where_clusters_are_and_nothing_else_of_eks(function):
     (policy,) = function["Policies"]
-    *_, statement = policy["Statement"]
-    assert resolved(statement, {}) is None
-    allowed = resolved(statement, {"ManagesJobs": True})
-    assert (allowed["Effect"], allowed["Action"]) == ("Allow", "eks:DescribeCluster")
-    assert resolved(allowed["Resource"], {}).endswith(":cluster/EksClusterName")
+    *_, one, several = policy["Statement"]
+    for statement, condition, of in ((one, "NamesCluster", ":cluster/EksClusterName"), (several, "NamesClusters", ":cluster/*")):
+        assert resolved(statement, {}) is None
+        allowed = resolved(statement, {condition: True})
+        assert (allowed["Effect"], allowed["Action"]) == ("Allow", "eks:DescribeCluster")
+        assert resolved(allowed["Resource"], {}).endswith(of)
 
 
-def test_the_output_says_whom_to_let_into_which_cluster(template):
+def test_the_output_says_whom_to_let_into_which_clusters(template):
     output = template["Outputs"]["JobsRole"]
     assert output["Condition"] == "ManagesJobs"
     # SAM's name for the role that it makes for the function; scripts/jobs-lib.sh reads the line.
-    assert output["Value"]["Fn::Sub"] == "${EksClusterName} ${MathServiceFunctionRole.Arn}"
-    assert "OutputKey=='JobsRole'" in (ROOT / "scripts/jobs-lib.sh").read_text()
+    assert output["Value"]["Fn::Sub"] == ",${EksClusterName}@${AWS::Region},${EksClusters}, ${MathServiceFunctionRole.Arn}"
+    script = (ROOT / "scripts/jobs-lib.sh").read_text()
+    assert "OutputKey=='JobsRole' && contains(OutputValue, ',$cluster@$region,')" in script
 
 
 def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is_named(template, function):
@@ -148,7 +183,7 @@ def test_the_state_is_in_the_table_that_the_template_makes_or_in_the_one_that_is
 
 def test_the_function_may_do_what_it_sends_to_its_own_table_and_nothing_else(function):
     (policy,) = function["Policies"]
-    statement, query, _ = policy["Statement"]
+    statement, query, *_ = policy["Statement"]
     sent = dynamodb_actions()
     assert statement["Effect"] == "Allow"
     assert set(statement["Action"]) | {query["Action"]} == sent

@@ -614,18 +614,20 @@ def test_jobs_access_makes_the_pods_role_where_there_is_none(running):
     assert running.state["entries"].keys() == {PODS_ROLE}
 
 
-def test_jobs_access_lets_the_function_in_that_was_deployed_for_this_cluster(running):
-    running.have(function_for="math-service-cluster")
+@pytest.mark.parametrize("clusters", [",math-service-cluster@eu-west-2,,", ",@eu-west-1,a@us-east-1,math-service-cluster@eu-west-2,"])
+def test_jobs_access_lets_the_function_in_that_was_deployed_for_this_cluster(running, clusters):
+    running.have(function_for=clusters)
     running.succeed("jobs-access")
     assert running.state["entries"].keys() == {PODS_ROLE, FUNCTION_ROLE}
     running.succeed("jobs-access-down")
     assert running.state["entries"] == {}
 
 
-def test_a_function_for_another_cluster_or_none_stays_out(running):
+@pytest.mark.parametrize("clusters", [",math-service-cluster-2@eu-west-2,,", ",math-service-cluster@us-east-1,a@eu-west-2,"])
+def test_a_function_for_another_cluster_or_none_stays_out(running, clusters):
     running.have(stacks={CLUSTER_STACK: "CREATE_COMPLETE"})
     running.succeed("jobs-access")
-    running.have(stacks=RUNNING["stacks"], function_for="math-service-cluster-2")
+    running.have(stacks=RUNNING["stacks"], function_for=clusters)
     running.succeed("jobs-access")
     assert running.state["entries"].keys() == {PODS_ROLE}
 
@@ -655,7 +657,7 @@ def test_jobs_access_down_shuts_out_and_only_once(running):
 
 
 def test_jobs_access_continues_after_ctrl_c(running):
-    running.have(service_rights=False, function_for="math-service-cluster")
+    running.have(service_rights=False, function_for=",math-service-cluster@eu-west-2,,")
     running.interrupted_at("jobs-access", "eksctl create podidentityassociation", service_rights=True)
     running.interrupted_at("jobs-access", "create-access-entry")
     running.succeed("jobs-access")
@@ -695,6 +697,8 @@ def test_a_function_that_manages_jobs_is_told_the_cluster_and_who_signs_in(world
         " OidcIssuer=https://issuer.example OidcAudience=jobs"
     )
     assert all(f"--parameter-overrides {expected}" in call for call in world.made("^sam"))
+    world.succeed("lambda", EKS_CLUSTERS="a@eu-west-1,b@us-east-1")
+    assert all("--parameter-overrides Architecture=arm64 EksClusters=a@eu-west-1,b@us-east-1" in call for call in world.made("^sam"))
 
 
 def test_lambda_continues_after_ctrl_c_when_cloudformation_went_on(world):

@@ -20,10 +20,11 @@ use math_service::{
         records::{Change, Log, Name, Query, Record},
         state::State,
     },
+    telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, IMAGE, Kubernetes, Setup, ledger, status};
+use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, status};
 use crate::{
     access::NOW,
     databases::{Database, Kind},
@@ -116,6 +117,7 @@ struct World {
     api: Arc<Mutex<Api>>,
     kubernetes: Kubernetes,
     watch: Watch,
+    metrics: Metrics,
     seconds: Arc<AtomicU64>,
     _database: Database,
 }
@@ -127,6 +129,7 @@ impl World {
         let (kubernetes, cluster) = Self::kubernetes(&api);
         let seconds = Arc::new(AtomicU64::new(NOW));
         let ledger = Self::ledger(&database, &seconds);
+        let (metrics, figures) = figures(&cluster);
         let watch = Watch {
             cluster,
             ledger,
@@ -134,8 +137,9 @@ impl World {
             holder: "one".to_owned(),
             follow: None,
             outbox: None,
+            figures,
         };
-        Some(Self { api, kubernetes, watch, seconds, _database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, _database: database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
@@ -321,6 +325,34 @@ async fn a_watcher_goes_on_where_it_stopped_when_the_cluster_is_back() {
         assert_eq!(world.history().await, of("u-1", &["pending", "running", "succeeded"]));
     })
     .await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_written_once_and_say_when_all_was_last_well() {
+    let Some(world) = World::new(Kind::Sqlite).await else { return };
+    let shown = |name: &str| {
+        let text = String::from_utf8(world.metrics.render().unwrap()).unwrap();
+        let line = format!("{name}{{cluster=\"{}\"}} ", world.watch.cluster.name());
+        let value = text.lines().find_map(|l| l.strip_prefix(&line)).expect(&text);
+        value.parse::<u64>().unwrap()
+    };
+    let (entries, success) = ("jobs_history_entries_total", "jobs_watch_last_success_timestamp_seconds");
+    assert_eq!((shown(entries), shown(success), shown("jobs_watch_lease_held")), (0, 0, 0));
+    world.api().put("u-1", json!({}));
+    world.catches_up().await;
+    assert_eq!((shown(entries), shown(success)), (1, NOW));
+    world.seconds.fetch_add(60, Ordering::Relaxed);
+    world.api().put("u-1", running());
+    world.api().is_away = true;
+    world.watch.catch_up().await.unwrap_err();
+    assert_eq!((shown(entries), shown(success)), (1, NOW), "that went wrong");
+    world.api().is_away = false;
+    // Another replica is first.
+    let cluster = world.watch.cluster.clone();
+    let other = Watch { figures: figures(&cluster).1, ..world.watch.clone() };
+    other.catch_up().await.unwrap();
+    world.catches_up().await;
+    assert_eq!((shown(entries), shown(success)), (1, NOW + 60));
 }
 
 #[tokio::test]

@@ -5,15 +5,18 @@ use std::{
     time::Duration,
 };
 
-use math_service::jobs::{
-    cluster::ClusterError,
-    lease::{DEADLINE, LASTS, NAME, RETRY},
-    watch::Watch,
+use math_service::{
+    jobs::{
+        cluster::ClusterError,
+        lease::{DEADLINE, LASTS, NAME, RETRY},
+        watch::Watch,
+    },
+    telemetry::metrics::Metrics,
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
-use super::{Answer, Asked, Kubernetes, ledger, status};
+use super::{Answer, Asked, Kubernetes, figures, ledger, status};
 use crate::databases::Folder;
 
 #[derive(Default)]
@@ -78,6 +81,7 @@ impl Api {
 struct World {
     api: Arc<Mutex<Api>>,
     folder: Folder,
+    metrics: Mutex<Vec<Metrics>>,
 }
 
 /// A replica that runs, and what ends it.
@@ -85,7 +89,7 @@ struct Replica(JoinHandle<()>, oneshot::Sender<()>);
 
 impl World {
     fn new() -> Self {
-        Self { api: Arc::default(), folder: Folder::new() }
+        Self { api: Arc::default(), folder: Folder::new(), metrics: Mutex::default() }
     }
 
     fn replica(&self, who: &'static str) -> Replica {
@@ -101,6 +105,7 @@ impl World {
         });
         let url = format!("sqlite://{}", self.folder.0.join("state.db").display());
         let ledger = ledger(&url, Arc::new(std::time::SystemTime::now));
+        let (metrics, figures) = figures(&cluster);
         let watch = Watch {
             cluster,
             ledger,
@@ -108,10 +113,20 @@ impl World {
             holder: who.to_owned(),
             follow: None,
             outbox: None,
+            figures,
         };
         let (end, ended) = oneshot::channel::<()>();
         let run = tokio::spawn(async move { watch.run(async { drop(ended.await) }).await });
+        self.metrics.lock().unwrap().push(metrics);
         Replica(run, end)
+    }
+
+    /// What the metrics of each replica say, in the order in which they began.
+    fn say_to_hold(&self) -> Vec<bool> {
+        let shown = |metrics: &Metrics| String::from_utf8(metrics.render().unwrap()).unwrap();
+        let held =
+            |text: String| text.lines().any(|l| l.starts_with("jobs_watch_lease_held{") && l.ends_with(" 1"));
+        self.metrics.lock().unwrap().iter().map(|metrics| held(shown(metrics))).collect()
     }
 
     fn holder(&self) -> String {
@@ -139,10 +154,11 @@ async fn one_replica_watches_and_lets_the_next_one_at_its_end() {
     tokio::time::sleep(3 * LASTS).await;
     assert_eq!(world.holder(), "one", "it was renewed");
     assert!(world.api.lock().unwrap().last_looked("two").is_none(), "the other one waits");
+    assert_eq!(world.say_to_hold(), [true, false]);
     let began = Instant::now();
     drop(end);
     one.await.unwrap();
-    assert_eq!(world.holder(), "", "released");
+    assert_eq!((world.holder().as_str(), world.say_to_hold()), ("", vec![false, false]), "released");
     world.until(|api| api.holder() == "two").await;
     assert!(began.elapsed() < 2 * RETRY, "nobody waits for a Lease that was released");
     world.until(|api| api.last_looked("two").is_some()).await;
@@ -178,6 +194,7 @@ async fn a_replica_that_cannot_renew_its_lease_stops_before_another_begins() {
     let (one, two) = (api.last_looked("one").unwrap(), api.last_looked("two").unwrap());
     assert!(one + (LASTS - DEADLINE - RETRY) < two, "{:?}", two - one);
     assert_eq!(api.holder(), "two");
+    assert_eq!(world.say_to_hold(), [false, true]);
 }
 
 #[tokio::test(start_paused = true)]

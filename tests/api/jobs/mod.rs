@@ -44,6 +44,7 @@ use math_service::{
         self, Followed, Jobs,
         cluster::{Cluster, ClusterError},
         events::Delivery,
+        figures::Figures,
         templates::Templates,
         webhook::Webhooks,
     },
@@ -234,6 +235,13 @@ impl Setup<'_> {
         let app = App::around(vec![], guarded, &config, lifecycle, metrics).unwrap();
         Service { app, _folder: folder }
     }
+}
+
+/// What `/metrics` says of watching a cluster, and the figures that are behind it.
+pub(crate) fn figures(cluster: &Cluster) -> (Metrics, Figures) {
+    let metrics = Metrics::new(None, false).unwrap();
+    let figures = Figures::of(&metrics, std::iter::once(cluster.name())).unwrap().remove(0);
+    (metrics, figures)
 }
 
 /// Records in a file of the test's own.

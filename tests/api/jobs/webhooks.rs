@@ -37,7 +37,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Answer, IMAGE, Kubernetes, Service, Setup, ledger};
+use super::{Answer, IMAGE, Kubernetes, Service, Setup, figures, ledger};
 use crate::access::{Folder, NOW};
 
 const JOBS: &str = "/api/v1/namespaces/jobs-a/jobs";
@@ -324,6 +324,7 @@ async fn a_job_that_ends_is_told_once_and_signed() {
         let items = [job("failed", failed), job("running", json!({"active": 1, "ready": 1}))];
         Answer::Json(200, json!({"metadata": {"resourceVersion": "7"}, "items": items}))
     });
+    let (_, figures) = figures(&cluster);
     let watch = Watch {
         cluster,
         ledger: world.ledger().clone(),
@@ -331,6 +332,7 @@ async fn a_job_that_ends_is_told_once_and_signed() {
         holder: "test".to_owned(),
         follow: Some(world.outbox.follow()),
         outbox: Some(world.outbox.clone()),
+        figures,
     };
     // Twice, as two replicas would, or a function whose schedule comes round again.
     watch.catch_up().await.unwrap();
