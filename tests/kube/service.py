@@ -127,9 +127,11 @@ def settings(cluster: Cluster, folder: pathlib.Path, key: str, **more: str) -> d
 @contextlib.contextmanager
 def serving(target: str, cluster: Cluster, folder: pathlib.Path, key: str = "", processes: int = 4, front: str = "http-v2", **more: str):
     """A running service. On Lambda it has a session token, as functions have."""
-    env = settings(cluster, folder, key or {"container": PODS, "lambda": FUNCTION}[target], **more)
+    # Its processes are all on this machine, and share the file.
+    store = {"STATE_URL": f"sqlite://{folder / 'state.db'}", "ALLOW_EMBEDDED_STORE": "true"}
+    env = {**store, **settings(cluster, folder, key or {"container": PODS, "lambda": FUNCTION}[target], **more)}
     if target == "container":
-        with running_server(**{"STATE_URL": f"sqlite://{folder / 'state.db'}", **env}) as (port, _):
+        with running_server(**env) as (port, _):
             yield Service(port)
     else:
         port = free_port()
