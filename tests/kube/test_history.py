@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import itertools
+import re
 import signal
 import time
 
@@ -56,6 +57,12 @@ def moment(cluster, field: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(cluster.api.ask("GET", LEASE).body["spec"][field])
 
 
+def has_watched(service) -> bool:
+    """Whether this replica has written down all that there was at some moment, and at which."""
+    text = service.call("GET", "/metrics", who=None, raw=True).body.decode()
+    return re.search(r"^jobs_watch_last_success_timestamp_seconds\{.*\} [1-9]", text, re.MULTILINE) is not None
+
+
 def history(service, namespace: str, name: str = "a") -> list[tuple[str, str]]:
     answer = service.call("GET", f"{service.jobs(namespace, name)}/history")
     assert answer.status == 200, answer
@@ -97,6 +104,8 @@ def test_when_the_replica_that_watches_is_killed_another_goes_on_and_nothing_is_
         by_name = {"one": one, "two": two}
         first = wait_for(lambda: holder(cluster), "somebody who watches")
         watching, waiting = by_name[first], by_name["two" if first == "one" else "one"]
+        # It lists what other tests have left, which takes a while; only then is there a place from which to go on.
+        wait_for(lambda: has_watched(watching), "a first look at the cluster")
         names = [f"job-{number}" for number in range(JOBS)]
         for name in names[: JOBS // 2]:
             create(watching, namespace, name)
