@@ -44,7 +44,7 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	target/release/examples/gateway target/release/lambda
 
 .PHONY: test
-test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-browser test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -71,6 +71,10 @@ deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, whe
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
 	apt-get install --yes --no-install-recommends postgresql
 
+.PHONY: chromium
+chromium: ## Install Debian's Chromium, which the tests of the pages drive
+	apt-get install --yes --no-install-recommends chromium
+
 .PHONY: test-rust
 test-rust: $(VENV)/.installed ## Unit tests, API tests on both binaries, parity through eight front doors
 	@echo '== test-rust: units, API, parity'
@@ -93,6 +97,16 @@ test-deploy: $(VENV)/.installed $(CHECKOV)/.installed ## Manifests, templates, D
 	@echo '== test-deploy: manifests, templates, scripts, load'
 	cargo build --quiet --bins --example gateway
 	$(VENV)/bin/pytest --quiet -rs tests/deploy
+
+.PHONY: test-browser
+test-browser: $(VENV)/.installed ## The pages in a headless Chromium, on both targets; screenshots in target/screenshots
+	@echo '== test-browser: the pages in Chromium'
+	cargo build --quiet --bins --example gateway
+	$(VENV)/bin/pytest --quiet -rs tests/browser
+
+.PHONY: screenshots
+screenshots: ## docs/images, by headless Chromium from a running service [URL=http://localhost:8000]
+	scripts/screenshot.sh '$(or $(URL),http://localhost:8000)/lab?hours=3&traffic.shape=spike&traffic.from=5&traffic.at_hours=0.5&traffic.for_hours=0.5' docs/images/lab.png 1280x1500
 
 .PHONY: test-container
 test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with Docker and SAM

@@ -13,11 +13,13 @@ use tokio::sync::Semaphore;
 use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
+#[cfg(feature = "lab")]
+use crate::simulation::{self, Simulations};
 use crate::{
     addition::{self, Addition},
     auth::{
         Callers,
-        access::{Access, Guarded, PREFIX},
+        access::{Access, Guarded, PREFIX, is_open},
         oidc::Oidc,
         tokens::Tokens,
         trail::Trail,
@@ -27,7 +29,7 @@ use crate::{
     http::{
         Routes, docs,
         edge::Edge,
-        health, home, path,
+        health, home, pages, path,
         shortcut::{Answering, Shortcut},
     },
     lifecycle::Lifecycle,
@@ -107,7 +109,8 @@ impl App {
             slots: config.load_slots.unwrap_or(processors.min(MOST_LOAD_SLOTS)),
         };
         routes.extend(load::routes(load, &metrics)?);
-        routes.extend(home::routes(home::Here { target, has_load: config.load_enabled }));
+        let has_lab = cfg!(feature = "lab") && config.lab_slots > 0;
+        routes.extend(home::routes(home::Here { target, has_load: config.load_enabled, has_lab }));
         routes.extend(fibonacci::routes(Fibonacci {
             max_index: config.fibonacci_max_index,
             callers: Callers { oidc: sign_in, session_ttl: config.session_ttl },
@@ -118,6 +121,12 @@ impl App {
         let beside = jobs.beside(config, &metrics)?;
         routes.extend(health::routes(target, lifecycle.clone(), state, jobs.probes()));
         routes.extend(docs::routes());
+        routes.extend(pages::routes());
+        #[cfg(feature = "lab")]
+        routes.extend(simulation::routes(
+            Simulations { slots: config.lab_slots, max_body_bytes: config.max_body_bytes, target },
+            &metrics,
+        )?);
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
@@ -151,7 +160,7 @@ impl App {
     ) -> Result<Self, WiringError> {
         let mut router = Router::new();
         let mut known = matchit::Router::<Known>::new();
-        if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX)) {
+        if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX) && !is_open(path)) {
             return Err(format!("{path} needs a guard").into());
         }
         for (path, methods) in open.into_iter().chain(guarded.into_routes()) {

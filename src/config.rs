@@ -79,6 +79,11 @@ pub const SETTINGS: &[Setting] = &[
         "CPUs",
         "requests to `/load` that burn at once, `CPUs` for one a processor; more get 503",
     ),
+    setting(
+        "LAB_SLOTS",
+        "1",
+        "simulations at once, a thread each; others wait up to 5 s for their turn, then get 503; 0 switches the lab off",
+    ),
     setting("FIBONACCI_MAX_INDEX", "100000", "the last Fibonacci number that is served; at most 10000000"),
     setting(
         "STATE_URL",
@@ -204,6 +209,8 @@ pub struct Config {
     pub load_max_seconds: f64,
     /// Requests that burn CPU at once; one a processor where none is given.
     pub load_slots: Option<usize>,
+    /// Simulations at once; none where they are switched off.
+    pub lab_slots: usize,
     /// The last index of the Fibonacci sequence that is served.
     pub fibonacci_max_index: u64,
     /// Where sequences are kept.
@@ -282,6 +289,7 @@ impl Config {
             load_enabled: env.read("LOAD_ENABLED", boolean)?,
             load_max_seconds: env.read("LOAD_MAX_SECONDS", positive_seconds)?,
             load_slots: env.read("LOAD_SLOTS", load_slots)?,
+            lab_slots: env.read("LAB_SLOTS", lab_slots)?,
             fibonacci_max_index: env.read("FIBONACCI_MAX_INDEX", fibonacci_index)?,
             state_url: env.read("STATE_URL", Location::parse).map_err(ConfigError::without_value)?,
             state_connections: env.read("STATE_CONNECTIONS", positive_number)?,
@@ -553,6 +561,14 @@ fn load_slots(value: &str) -> Result<Option<usize>, String> {
         .ok_or_else(|| format!("a whole number from 1 to {MOST_LOAD_SLOTS}, or CPUs"))
 }
 
+/// A number of threads; none is an answer too.
+fn lab_slots(value: &str) -> Result<usize, String> {
+    number(value)
+        .ok()
+        .filter(|slots| *slots <= MOST_LOAD_SLOTS)
+        .ok_or_else(|| format!("a whole number from 0 to {MOST_LOAD_SLOTS}"))
+}
+
 /// Of things that outlive requests.
 fn lifetime(value: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_secs(1);
@@ -731,6 +747,7 @@ mod tests {
         assert!(!config.load_enabled, "burning CPU is off unless asked for");
         assert_eq!(config.load_max_seconds, 20.0);
         assert_eq!(config.load_slots, None);
+        assert_eq!(config.lab_slots, 1);
         assert_eq!(config.state_url, Location::Sqlite("data/state.db".into()));
         assert!(!config.allow_embedded_store && !config.in_kubernetes);
     }
@@ -770,6 +787,8 @@ mod tests {
             ("LOAD_SLOTS", "0", "from 1 to 256"),
             ("LOAD_SLOTS", "257", "from 1 to 256"),
             ("LOAD_SLOTS", "all", "or CPUs"),
+            ("LAB_SLOTS", "257", "from 0 to 256"),
+            ("LAB_SLOTS", "-1", "from 0 to 256"),
             ("FIBONACCI_MAX_INDEX", "10000001", "from 0 to 10000000"),
             ("STATE_CONNECTIONS", "0", "above 0"),
             ("SESSION_TTL", "0s", "from a second"),

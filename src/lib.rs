@@ -6,8 +6,9 @@
 //! - [`targets`]: what differs between a TCP listener and a Lambda event, and nothing else.
 //! - [`app`]: the only wiring, from a [`config::Config`] to a router.
 //! - [`http`]: what every request passes, and the routes about the service itself.
-//! - [`addition`], [`load`], [`fibonacci`], `jobs`: the workloads. They know neither each other nor the target.
-//! - `lab`: what autoscalers will do, for the command `math-lab` alone.
+//! - [`addition`], [`load`], [`fibonacci`], `jobs`, `simulation`: the workloads. They know neither each other nor the
+//!   target.
+//! - `lab`: what autoscalers will do, for `simulation` and for the command `math-lab`.
 //! - [`auth`]: who is calling, and what they may do.
 //! - [`store`]: the state that replicas share.
 //! - `aws`: credentials and signatures, for what needs AWS.
@@ -30,6 +31,8 @@ pub mod lab;
 pub mod lifecycle;
 pub mod load;
 pub mod problem;
+#[cfg(feature = "lab")]
+pub mod simulation;
 pub mod store;
 pub mod targets;
 pub mod telemetry;

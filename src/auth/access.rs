@@ -1,7 +1,7 @@
 //! Who may call what: routes that nobody reaches without a token that has the scope.
 //!
 //! [`Access::guard`] is the only way to make [`Guarded`] routes, and each of them names its scope; `App` refuses any other
-//! route below [`PREFIX`]. A workload lists them as it lists open ones, with the scope in the middle:
+//! route below [`PREFIX`], but for the one that [`is_open`] names. A workload lists them as it lists open ones, with the scope in the middle:
 //!
 //! ```
 //! # use axum::routing::{get, post};
@@ -52,8 +52,16 @@ use super::{
 };
 use crate::{http::Routes, problem::Problem, telemetry::writer::Writer};
 
-/// Every route below this has a guard.
+/// Every route below this has a guard, but for those that [`is_open`] names.
 pub const PREFIX: &str = "/api/";
+
+/// Whether anybody may call a route below [`PREFIX`]. A route belongs here that reads nothing of anybody's, changes
+/// nothing, and whose work is bounded: then a token would protect nothing.
+#[must_use]
+pub fn is_open(path: &str) -> bool {
+    // Arithmetic on the request's own numbers, on threads of its own (src/simulation).
+    path == "/api/v1/simulations"
+}
 
 /// Who vouches for the names in the tokens file. No OpenID Connect issuer has this name: theirs are URLs.
 const FILE: &str = "AUTH_TOKENS_FILE";

@@ -12,6 +12,8 @@ use utoipa::OpenApi;
 use super::{Routes, health, home};
 #[cfg(feature = "jobs")]
 use crate::jobs;
+#[cfg(feature = "lab")]
+use crate::simulation;
 use crate::{addition, auth::trail, fibonacci, load, problem};
 
 #[derive(OpenApi)]
@@ -32,6 +34,7 @@ use crate::{addition, auth::trail, fibonacci, load, problem};
         (name = "addition", description = "The addition"),
         (name = "load", description = "CPU load, where it is enabled"),
         (name = "fibonacci", description = "Fibonacci numbers, and each caller's own sequence of them"),
+        (name = "lab", description = "Simulations of both targets"),
         (name = "audit", description = "Who changed what"),
         (name = "service", description = "About the service"),
         (name = "health", description = "For probes, alarms and Prometheus"),
@@ -56,15 +59,19 @@ pub(crate) async fn openapi() -> Response {
     Json(DOCUMENT.get_or_init(document)).into_response()
 }
 
-#[cfg(feature = "jobs")]
 fn document() -> utoipa::openapi::OpenApi {
-    Api::openapi().merge_from(jobs::docs::Api::openapi())
+    let document = Api::openapi();
+    #[cfg(feature = "jobs")]
+    let document = document.merge_from(jobs::docs::Api::openapi());
+    #[cfg(feature = "lab")]
+    let document = document.merge_from(Lab::openapi());
+    document
 }
 
-#[cfg(not(feature = "jobs"))]
-fn document() -> utoipa::openapi::OpenApi {
-    Api::openapi()
-}
+#[cfg(feature = "lab")]
+#[derive(OpenApi)]
+#[openapi(paths(simulation::simulate))]
+struct Lab;
 
 #[cfg(feature = "docs-ui")]
 mod ui {

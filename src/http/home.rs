@@ -4,13 +4,13 @@ use axum::{
     Extension, Json,
     extract::State,
     http::{HeaderMap, header},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Routes, accept, path::AsSent};
+use super::{Routes, accept, pages::Page, path::AsSent};
 use crate::targets::Target;
 
 /// The service's name card.
@@ -53,6 +53,8 @@ pub struct Here {
     pub target: Target,
     /// Whether `/load` burns CPU here.
     pub has_load: bool,
+    /// Whether there is a page at `/lab`.
+    pub has_lab: bool,
 }
 
 /// The home route.
@@ -62,7 +64,7 @@ pub fn routes(here: Here) -> Routes {
 }
 
 impl Home {
-    fn at(Here { target, has_load }: Here, as_sent: Option<&str>) -> Self {
+    fn at(Here { target, has_load, .. }: Here, as_sent: Option<&str>) -> Self {
         // Seen at `/math`, a relative `docs` is `/docs`: the last segment has to come first.
         let folder = match as_sent.and_then(|path| path.rsplit('/').next()) {
             None | Some("") => String::new(),
@@ -88,33 +90,52 @@ pub(crate) async fn show(
     headers: HeaderMap,
 ) -> Response {
     let home = Home::at(here, as_sent.as_ref().map(|Extension(AsSent(uri))| uri.path()));
-    let page = if prefers_html(&headers) {
-        let policy = "default-src 'none'; style-src 'unsafe-inline'";
-        (
-            [(header::CONTENT_SECURITY_POLICY, policy), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")],
-            Html(page(&home)),
-        )
-            .into_response()
-    } else {
-        Json(home).into_response()
-    };
+    let page = if prefers_html(&headers) { page(here, &home) } else { Json(home).into_response() };
     ([(header::VARY, "accept")], page).into_response()
 }
 
-fn page(home: &Home) -> String {
+/// Two things to try and where to go on. Without scripts the two are curl lines.
+fn page(here: Here, home: &Home) -> Response {
     let Home { name, version, target, links } = home;
     // Not the load: what follows a page's links to preview them would burn CPU.
     let Links { openapi, docs, health, load: _ } = links;
-    let docs =
-        docs.as_ref().map_or(String::new(), |docs| format!("<li><a href=\"{docs}\">Try the API</a></li>"));
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}</title>\
-         <meta name=\"viewport\" content=\"width=device-width\">\
-         <style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui;max-width:40rem;margin:2rem auto;padding:0 1rem}}</style>\
-         </head><body><h1>{name}</h1><p>Version {version}, answered by the {target} target.</p>\
-         <pre>curl -d '{{\"a\":10,\"b\":5}}' -H 'content-type: application/json' URL</pre>\
-         <ul>{docs}<li><a href=\"{openapi}\">OpenAPI</a></li><li><a href=\"{health}\">Health</a></li></ul></body></html>",
-    )
+    let root = openapi.strip_suffix("/openapi.json").unwrap_or(".");
+    let card = |href: &str, title: &str, text: &str| {
+        format!(
+            "<li><a class=\"card\" href=\"{href}\"><strong>{title}</strong><span>{text}</span></a></li>\n"
+        )
+    };
+    let mut cards = String::new();
+    if here.has_lab {
+        let href = format!("{root}/lab");
+        cards += &card(
+            &href,
+            "Scaling lab",
+            "A day of your traffic on EKS and on Lambda: what scales, what it costs.",
+        );
+    }
+    if let Some(docs) = docs {
+        cards += &card(docs, "API", "Every route, to read and to try.");
+    }
+    cards += &card(openapi, "OpenAPI", "The same as a document.");
+    cards += &card(health, "Health", "How this process is.");
+    let body = format!(
+        "<header class=\"top\"><h1>{name}</h1>\n\
+         <p>One router, two targets: the <strong>{target} target</strong> answers, version {version}.</p></header>\n\
+         <main class=\"home\">\n\
+         <section class=\"panel\" aria-labelledby=\"add\"><h2 id=\"add\">Add two numbers</h2>\n\
+         <form id=\"addition\" data-url=\"{root}/\"><div class=\"fields\">\
+         <div class=\"field\"><label for=\"a\">First</label><input id=\"a\" name=\"a\" type=\"number\" step=\"any\" value=\"10\" required></div>\
+         <div class=\"field\"><label for=\"b\">Second</label><input id=\"b\" name=\"b\" type=\"number\" step=\"any\" value=\"5\" required></div></div>\n\
+         <p><button>Add</button> <output id=\"sum\" for=\"a b\"></output></p></form>\n\
+         <pre>curl -d '{{\"a\":10,\"b\":5}}' -H 'content-type: application/json' URL</pre></section>\n\
+         <section class=\"panel\" aria-labelledby=\"fib\"><h2 id=\"fib\">The next Fibonacci number</h2>\n\
+         <p>Your own sequence: each call gets the next number, whichever replica answers.</p>\n\
+         <form id=\"fibonacci\" data-url=\"{root}/fibonacci/next\"><p><button>Next</button> <output id=\"number\"></output></p></form>\n\
+         <pre>curl -X POST -b jar -c jar URL/fibonacci/next</pre></section>\n\
+         <nav aria-label=\"Where to go\"><ul class=\"cards\">\n{cards}</ul></nav>\n</main>\n"
+    );
+    Page { title: name, root, styles: &[], scripts: &["assets/home.js"], body: &body }.into_response()
 }
 
 /// Whether `Accept` ranks `text/html` above JSON. curl's `*/*` does not.
@@ -129,7 +150,9 @@ mod tests {
 
     #[test]
     fn links_work_wherever_the_service_is_mounted() {
-        let links = |as_sent| Home::at(Here { target: Target::Container, has_load: true }, as_sent).links;
+        let links = |as_sent| {
+            Home::at(Here { target: Target::Container, has_load: true, has_lab: true }, as_sent).links
+        };
         let health = |as_sent| links(as_sent).health;
         assert_eq!(health(None), "health");
         assert_eq!(health(Some("/math/")), "health");
@@ -140,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_route_that_only_refuses_is_not_linked() {
-        let home = Home::at(Here { target: Target::Container, has_load: false }, None);
+        let home = Home::at(Here { target: Target::Container, has_load: false, has_lab: false }, None);
         assert_eq!(home.links.load, None);
     }
 

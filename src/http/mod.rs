@@ -11,6 +11,7 @@ pub mod home;
 pub mod host;
 pub mod idempotency;
 pub mod json;
+pub mod pages;
 pub mod path;
 pub(crate) mod query;
 pub mod scheme;

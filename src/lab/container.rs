@@ -16,7 +16,7 @@ use super::{
         spec::{Hpa, MetricSpec, Source},
     },
     run::{Decision, Point, Recorder, Run, Span, bytes},
-    service::{Latencies, Profile, Randomness, Servers, Station},
+    service::{Chance, Latencies, Profile, Randomness, Servers, Station},
     traffic::Traffic,
 };
 
@@ -640,6 +640,7 @@ pub fn run(
     let (mut hour, mut clock, mut over_memory, mut pending_seconds) = (Hour::default(), 0.0, 0u64, 0u64);
     let wait = profile.wait_ms / 1000.0;
     let service = profile.cpu_ms / 1000.0 / speed;
+    let chance = Chance::of(service, idle_cores);
     let mut cores = 0.0;
     let mut is_crowd_changed = true;
     for (now, arrivals) in (0..span.seconds).zip(traffic.seconds()) {
@@ -657,11 +658,13 @@ pub fn run(
         let second = station.step(arrivals, &servers);
         let ready = servers.count.max(1.0);
         clock += second.cpu / ready;
-        if second.queue_seconds > 0.0 {
+        let queued = if second.queue_seconds > 0.0 {
             latencies.add(wait + service + second.queue_seconds, second.served);
+            second.queue_seconds
         } else {
             randomness.add(second.load, second.served);
-        }
+            chance.at(second.load)
+        };
         let per_pod = PerPod {
             in_flight: station.in_flight() / ready,
             memory_mib: profile.memory_mib
@@ -674,8 +677,10 @@ pub fn run(
             arrived: arrivals,
             served: second.served,
             servers: servers.count,
+            desired: pods.pods.len() as f64,
             nodes: f64::from(nodes.count()),
             in_flight: station.in_flight(),
+            latency_ms: Some((wait + service + queued) * 1000.0),
             ..Point::default()
         };
         recorder.second(&point, second.shed, second.failed);

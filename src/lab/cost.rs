@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// Trillionths in a dollar.
 const DOLLAR: i128 = 1_000_000_000_000;
@@ -394,13 +395,15 @@ impl AddAssign<&Usage> for Usage {
 }
 
 /// One line of a bill.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = BillLine)]
 pub struct Line {
     /// What for.
     pub item: String,
     /// How much of it, for people.
     pub quantity: String,
     /// What it costs.
+    #[schema(value_type = f64)]
     pub usd: Usd,
     /// Whether the price was confirmed.
     pub is_confirmed: bool,

@@ -313,6 +313,7 @@ pub fn run(function: &Function, profile: &Profile, traffic: &Traffic, span: Span
         if fleet.provisioned > 0.0 {
             hour.in_provisioned += step.taken * (fleet.provisioned / fleet.busy.max(fleet.provisioned));
         }
+        let is_cold = if step.taken > 0.0 { step.cold / step.taken } else { 0.0 };
         let point = Point {
             at: second,
             arrived: arrivals,
@@ -320,6 +321,7 @@ pub fn run(function: &Function, profile: &Profile, traffic: &Traffic, span: Span
             servers: fleet.environments,
             in_flight: fleet.busy + fleet.starting,
             cold: step.cold,
+            latency_ms: Some(duration * 1000.0 + is_cold * (profile.init_ms + profile.sandbox_ms)),
             ..Point::default()
         };
         recorder.second(&point, shed, failed);

@@ -9,11 +9,13 @@
 //! - [`measure`]: what a running endpoint says of itself, as a profile.
 //! - [`locust`]: two recorded runs, and whether they differ.
 //! - [`run`]: what a run leaves behind; [`verdict`]: which target, and why.
+//! - [`report`]: runs as text, as JSON, as a page; [`chart`]: their charts.
 //! - [`inputs`]: manifests, cluster configuration and template, read as they are.
 //!
-//! The lab takes its inputs as values: it does no I/O, has no clock, and neither service nor function carries it.
-//! `src/bin/math-lab/` is its command, one file a subcommand.
+//! The lab takes its inputs as values: it does no I/O and has no clock. `src/bin/math-lab/` is its command, one file a
+//! subcommand; `src/simulation/` is its route and its page.
 
+pub mod chart;
 pub mod cluster;
 pub mod container;
 pub mod cost;
@@ -22,6 +24,7 @@ pub mod inputs;
 pub mod lambda;
 pub mod locust;
 pub mod measure;
+pub mod report;
 pub mod run;
 pub mod service;
 pub mod traffic;

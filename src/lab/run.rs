@@ -1,6 +1,7 @@
 //! What a simulated run leaves behind, for either target.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     cost::Usage,
@@ -37,7 +38,8 @@ impl Span {
 }
 
 /// What a point of a timeline shows: means of its seconds, but for `at`.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = RunPoint)]
 pub struct Point {
     /// Its first second.
     pub at: u64,
@@ -49,16 +51,21 @@ pub struct Point {
     pub lost: f64,
     /// Pods that serve, or environments.
     pub servers: f64,
+    /// Pods that the Deployment asks for; none on Lambda.
+    pub desired: f64,
     /// Nodes; none on Lambda.
     pub nodes: f64,
     /// Requests inside.
     pub in_flight: f64,
     /// Cold starts a second; none of pods.
     pub cold: f64,
+    /// How long answers took on average, in milliseconds; nothing where there were none.
+    pub latency_ms: Option<f64>,
 }
 
 /// A change that somebody decided on, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RunDecision)]
 pub struct Decision {
     /// The second.
     pub at: u64,
@@ -73,7 +80,8 @@ pub struct Decision {
 }
 
 /// How the requests of a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = RunRequests)]
 pub struct Requests {
     /// In.
     pub arrived: f64,
@@ -99,7 +107,8 @@ impl Requests {
 }
 
 /// How long answers took, in milliseconds; nothing where there were none.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = RunPercentiles)]
 pub struct Percentiles {
     /// The median.
     pub p50_ms: Option<f64>,
@@ -173,6 +182,8 @@ impl Run {
 pub(super) struct Recorder {
     step: u64,
     sums: Point,
+    /// Milliseconds that all answers of the point took.
+    latency_ms: f64,
     run: Run,
 }
 
@@ -191,7 +202,7 @@ impl Recorder {
             most_nodes: 0,
             notes: Vec::new(),
         };
-        Self { step: span.step(), sums: Point::default(), run }
+        Self { step: span.step(), sums: Point::default(), latency_ms: 0.0, run }
     }
 
     /// One second: its point holds what happened in it.
@@ -209,9 +220,11 @@ impl Recorder {
         sums.served += point.served;
         sums.lost += shed + failed;
         sums.servers += point.servers;
+        sums.desired += point.desired;
         sums.nodes += point.nodes;
         sums.in_flight += point.in_flight;
         sums.cold += point.cold;
+        self.latency_ms += point.latency_ms.unwrap_or(0.0) * point.served;
         if (point.at + 1).is_multiple_of(self.step) || point.at + 1 == self.run.seconds {
             self.flush(point.at);
         }
@@ -222,11 +235,14 @@ impl Recorder {
         let seconds = (last - first + 1) as f64;
         let mut point = std::mem::take(&mut self.sums);
         point.at = first;
+        let latency_ms = std::mem::take(&mut self.latency_ms);
+        point.latency_ms = (point.served > 0.0).then(|| latency_ms / point.served);
         for value in [
             &mut point.arrived,
             &mut point.served,
             &mut point.lost,
             &mut point.servers,
+            &mut point.desired,
             &mut point.nodes,
             &mut point.in_flight,
             &mut point.cold,

@@ -333,10 +333,44 @@ impl Default for Randomness {
     }
 }
 
+/// Where a load is kept.
+fn place(load: f64) -> usize {
+    ((load * LOADS as f64) as usize).min(LOADS - 1)
+}
+
+/// The share of requests that wait at the load of a place, and how long those do on average.
+fn wait(place: usize, service: f64, servers: f64) -> (f64, f64) {
+    let load = (place as f64 + 0.5) / LOADS as f64;
+    let waits = load.powf((2.0 * (servers + 1.0)).sqrt() - 1.0);
+    (waits, service / (servers * (1.0 - load)))
+}
+
+/// The mean of that wait over all requests, worked out once for each load.
+#[derive(Debug, Clone)]
+pub struct Chance([f64; LOADS]);
+
+impl Chance {
+    /// For requests that take so long on one of the cores that there are for them.
+    #[must_use]
+    pub fn of(service: f64, cores: f64) -> Self {
+        let servers = cores.floor().max(1.0);
+        Self(std::array::from_fn(|place| {
+            let (waits, mean) = wait(place, service, servers);
+            waits * mean
+        }))
+    }
+
+    /// Seconds at a load.
+    #[must_use]
+    pub fn at(&self, load: f64) -> f64 {
+        self.0[place(load)]
+    }
+}
+
 impl Randomness {
     /// So many requests were served at a load.
     pub fn add(&mut self, load: f64, requests: f64) {
-        self.served[((load * LOADS as f64) as usize).min(LOADS - 1)] += requests;
+        self.served[place(load)] += requests;
     }
 
     /// Turns what was added into latencies: requests take so long on one of the cores that there are for them, and
@@ -344,9 +378,7 @@ impl Randomness {
     pub fn settle(&mut self, latencies: &mut Latencies, service: f64, base: f64, cores: f64) {
         let servers = cores.floor().max(1.0);
         for (place, served) in self.served.iter_mut().enumerate().filter(|(_, served)| **served > 0.0) {
-            let load = (place as f64 + 0.5) / LOADS as f64;
-            let waits = load.powf((2.0 * (servers + 1.0)).sqrt() - 1.0);
-            let mean = service / (servers * (1.0 - load));
+            let (waits, mean) = wait(place, service, servers);
             latencies.add(base + service, *served * (1.0 - waits));
             for point in 0..TAIL {
                 let share = (point as f64 + 0.5) / TAIL as f64;
@@ -445,6 +477,9 @@ mod tests {
         let (mut randomness, mut latencies) = (Randomness::default(), Latencies::default());
         randomness.add(0.5, 1e6);
         randomness.settle(&mut latencies, 0.1, 0.0, 1.0);
+        // So a service more on average.
+        let mean = Chance::of(0.1, 1.0).at(0.5);
+        assert!((mean / 0.1 - 1.0).abs() < 0.02, "{mean}");
         let p50 = latencies.quantile(0.49).unwrap();
         assert!((p50 / 0.1 - 1.0).abs() < 0.02, "{p50}");
         // Of those that wait half wait longer than 0.2 s * ln 2.

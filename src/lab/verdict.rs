@@ -1,6 +1,7 @@
 //! Which of the two targets, from which traffic on the other, and why.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     cluster::Cluster,
@@ -41,8 +42,9 @@ pub struct Scenario {
 }
 
 /// A target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RunTarget)]
 pub enum Target {
     /// The Deployment on EKS.
     Eks,
@@ -93,7 +95,7 @@ pub struct Comparison {
 }
 
 /// Where the cheaper target changes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Crossover {
     /// The given traffic times this.
     pub factor: f64,
@@ -102,6 +104,7 @@ pub struct Crossover {
     /// Requests a month there.
     pub monthly: f64,
     /// What either costs there.
+    #[schema(value_type = f64)]
     pub usd: Usd,
     /// The cheaper one below.
     pub below: Target,
@@ -118,6 +121,9 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// Where the cheaper target changes, if it does.
     pub crossover: Option<Crossover>,
+    /// Whether that was looked for.
+    #[serde(skip)]
+    pub is_crossover_sought: bool,
 }
 
 /// Something that speaks against a target.
@@ -176,7 +182,18 @@ impl Scenario {
     /// # Errors
     /// See above.
     pub fn crossover(&self) -> Result<Option<Crossover>, String> {
+        self.crossover_while(|| true)
+    }
+
+    /// The same, for as long as somebody wants to know: that is asked before each run.
+    ///
+    /// # Errors
+    /// See above; that nobody does any more.
+    pub fn crossover_while(&self, is_wanted: impl Fn() -> bool) -> Result<Option<Crossover>, String> {
         let difference = |factor: f64| -> Result<(f64, Comparison), String> {
+            if !is_wanted() {
+                return Err("nobody wants to know the crossover any more".into());
+            }
             let both = self.times(factor).compare()?;
             Ok((both.lambda.bill.total().dollars() - both.eks.bill.total().dollars(), both))
         };
@@ -217,11 +234,17 @@ impl Scenario {
         }))
     }
 
-    /// Which target, and why.
+    /// Which target, and why, and where the answer changes.
     ///
     /// # Errors
     /// See above.
     pub fn verdict(&self, both: &Comparison) -> Result<Verdict, String> {
+        Ok(Verdict { crossover: self.crossover()?, is_crossover_sought: true, ..self.choice(both) })
+    }
+
+    /// Which target, and why: without looking for the crossover, which is most of the work.
+    #[must_use]
+    pub fn choice(&self, both: &Comparison) -> Verdict {
         let (eks, lambda) = (&both.eks, &both.lambda);
         let cheaper = if lambda.bill.total() <= eks.bill.total() { Target::Lambda } else { Target::Eks };
         let target = match (eks.is_serving(), lambda.is_serving()) {
@@ -238,7 +261,7 @@ impl Scenario {
             if reason.of == target { format!("Still, {}", reason.text) } else { reason.text }
         };
         let reasons = reasons.into_iter().take(3).map(told).collect();
-        Ok(Verdict { target, saves, reasons, crossover: self.crossover()? })
+        Verdict { target, saves, reasons, crossover: None, is_crossover_sought: false }
     }
 
     fn reasons(&self, both: &Comparison) -> Vec<Reason> {

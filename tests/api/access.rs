@@ -657,7 +657,14 @@ async fn nothing_is_changed_while_its_line_could_be_lost() {
 
 #[tokio::test]
 async fn no_route_below_api_is_served_without_a_guard() {
-    for path in ["/api/v1/jobs", "/api/", "/api/{*rest}"] {
+    for path in [
+        "/api/v1/jobs",
+        "/api/",
+        "/api/{*rest}",
+        "/api/v1/simulations/{id}",
+        "/api/v1/simulations/",
+        "/api/simulations",
+    ] {
         let open: Routes = vec![(path, get(async || "open"))];
         let metrics = Metrics::new(None, false).unwrap();
         let app = App::around(open, Guarded::default(), &config(&[]), Lifecycle::default(), metrics);

@@ -96,7 +96,7 @@ async fn the_interactive_page_needs_nothing_from_elsewhere() {
 }
 
 /// A relative reference, resolved as a browser does (RFC 3986 §5.2).
-fn resolve(base: &str, reference: &str) -> String {
+pub(crate) fn resolve(base: &str, reference: &str) -> String {
     let path = base.splitn(4, '/').nth(3).unwrap_or_default();
     let mut segments: Vec<&str> = path.split('/').collect();
     segments.pop();

@@ -10,6 +10,7 @@
 //! - `load`: CPU burnt on request, and when it stops.
 //! - `contract`, `records`: what every store must do, on real databases (`databases`).
 //! - `lambda`: each difference between gateways' events and HTTP requests.
+//! - `simulation`: the lab's route and page.
 //! - `jobs`: the Jobs API before a Kubernetes that does what it is told to.
 //! - `fibonacci`: the sequence and the sessions.
 //! - `outages`: stores that fail, and come back.
@@ -42,4 +43,5 @@ mod records;
 mod replicas;
 mod rie;
 mod service;
+mod simulation;
 mod support;

@@ -32,10 +32,16 @@ const HEADERS_THAT_MAY_DIFFER: [(&str, &str); 6] = [
 ];
 
 /// Paths whose answers differ by design.
-const PATHS_THAT_MAY_DIFFER: [(&str, Difference, &str); 5] = [
+const PATHS_THAT_MAY_DIFFER: [(&str, Difference, &str); 7] = [
     ("/metrics", Difference::Everything, "404 on Lambda, where the numbers go out as EMF lines"),
     ("/", Difference::Member("target"), "names the target"),
     ("/", Difference::Text(["container target", "lambda target"]), "names the target"),
+    ("/lab?hours=0.5", Difference::Text(["container target", "lambda target"]), "names the target"),
+    (
+        "/lab/?hours=0.5&traffic.shape=spike&traffic.at_hours=0.1",
+        Difference::Text(["container target", "lambda target"]),
+        "names the target",
+    ),
     ("/health", Difference::Body, "describes the process that answers"),
     ("/load?seconds=0.01", Difference::Member("iterations"), "counts what this processor did just now"),
 ];

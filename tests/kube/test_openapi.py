@@ -31,7 +31,9 @@ def run(service, folder: pathlib.Path, *options: str, configuration: str = "") -
     config.write_text(configuration + (ROOT / "tests/kube/schemathesis.toml").read_text())
     command = [SCHEMATHESIS, "--config-file", config, "--no-color", "run", f"http://127.0.0.1:{service.port}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {bearer('all')}", "--checks", "all", "--continue-on-failure"]
-    command += ["--seed", SEED, "--max-examples", EXAMPLES, "--request-timeout", "30", *options]
+    command += ["--seed", SEED, "--max-examples", EXAMPLES, "--request-timeout", "60"]
+    # A simulation's crossover takes seconds in a debug build; how long, on a busy machine, is no matter of this test.
+    command += ["--max-response-time", "60", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 

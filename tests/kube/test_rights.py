@@ -84,6 +84,8 @@ def test_the_tour_takes_every_route_of_the_api(service):
     }
     # What the service knows itself: no right in the cluster is needed to be told.
     taken |= {("GET", "/api/v1/namespaces/{namespace}/jobs/{name}/history"), ("GET", "/api/v1/audit")}
+    # Arithmetic for everybody.
+    taken |= {("POST", "/api/v1/simulations")}
     taken |= {("GET", "/api/v1/templates"), ("GET", "/api/v1/templates/{name}")}
     taken |= {("GET", path) for path in ("/api/v1/webhooks/dead-letters", "/api/v1/clusters/{cluster}/webhooks/dead-letters")}
     # Below a cluster are the same routes, answered by the same handlers.

@@ -101,8 +101,9 @@ fn charts_and_page_need_nothing_from_elsewhere() {
     printed(&hour);
     let (svg, html) = (std::fs::read_to_string(&svg).unwrap(), std::fs::read_to_string(&html).unwrap());
     std::fs::remove_dir_all(&directory).unwrap();
-    assert!(svg.starts_with("<svg") && svg.matches("<polyline").count() >= 4, "{}", &svg[..200]);
+    assert!(svg.starts_with("<svg") && svg.matches("<path class=").count() >= 9, "{}", &svg[..200]);
     assert!(html.contains("<svg") && html.contains("Take "));
+    assert!(html.contains("prefers-color-scheme:dark") && svg.contains("prefers-color-scheme:dark"));
     for outside in ["src=", "href=", "@import", "<script"] {
         assert!(!html.contains(outside), "{outside}");
     }

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use math_service::lab::verdict::Target;
+use math_service::lab::{report, verdict::Target};
 use serde_json::json;
 
-use crate::{report, scenario};
+use crate::scenario;
 
 /// Both targets under the same traffic: which to take, what weighs most, and from which traffic on the other is cheaper
 #[derive(Args)]
@@ -30,6 +30,6 @@ pub(crate) fn run(command: &Compare) -> Result<ExitCode, String> {
     } else {
         scenario::print(&text)?;
     }
-    options.write_charts(&title, &text, &sides)?;
+    options.write_charts(&title, &text, &sides, &scenario.prices)?;
     Ok(ExitCode::SUCCESS)
 }

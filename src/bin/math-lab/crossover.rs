@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use math_service::lab::report;
 
-use crate::{report, scenario};
+use crate::scenario;
 
 /// The traffic at which both targets cost the same, the limits on their size lifted
 #[derive(Args)]

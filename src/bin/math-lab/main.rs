@@ -8,7 +8,6 @@ mod crossover;
 mod hpa;
 mod locust;
 mod profile;
-mod report;
 mod scenario;
 mod simulate;
 

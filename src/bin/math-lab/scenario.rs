@@ -8,16 +8,15 @@ use std::{
 
 use clap::{ArgAction, Args};
 use math_service::lab::{
+    chart,
     container::Pipeline,
     cost::Prices,
-    inputs,
+    inputs, report,
     run::Span,
     service::Profile,
     traffic::{Traffic, seconds},
     verdict::{Scenario, Side, Target},
 };
-
-use crate::report;
 
 /// What one file may hold.
 const MOST_BYTES: u64 = 64 << 20;
@@ -157,12 +156,17 @@ impl Options {
         title: &str,
         text: &str,
         sides: &[(Target, Side)],
+        prices: &Prices,
     ) -> Result<(), String> {
+        if self.svg.is_none() && self.html.is_none() {
+            return Ok(());
+        }
+        let panels = chart::panels(sides, prices)?;
         if let Some(path) = &self.svg {
-            write(path, &report::svg(sides)?)?;
+            write(path, &chart::document(&panels))?;
         }
         if let Some(path) = &self.html {
-            write(path, &report::html(title, text, &report::svg(sides)?))?;
+            write(path, &report::html(title, text, &panels))?;
         }
         Ok(())
     }

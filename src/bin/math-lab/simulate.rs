@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use math_service::lab::verdict;
+use math_service::lab::{report, verdict};
 
-use crate::{report, scenario};
+use crate::scenario;
 
 /// A day of your traffic on one target: requests, latency, every decision with its reason, and the bill
 #[derive(Args)]
@@ -39,6 +39,6 @@ pub(crate) fn run(command: &Simulate) -> Result<ExitCode, String> {
     } else {
         scenario::print(&text)?;
     }
-    options.write_charts(&title, &text, &sides)?;
+    options.write_charts(&title, &text, &sides, &scenario.prices)?;
     Ok(ExitCode::SUCCESS)
 }

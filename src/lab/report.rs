@@ -1,19 +1,22 @@
-//! Runs for people and for programs: text, JSON, charts, a page.
+//! Runs for people and for programs: text, JSON, a page; [`chart`] draws.
 
 use std::fmt::Write;
 
-use math_service::lab::{
+use serde_json::{Value, json};
+
+use super::{
+    chart,
     cost::{Bill, Prices, grouped},
-    run::{Point, Run, clock},
+    run::{Run, clock},
     verdict::{Crossover, Side, Target, Verdict},
 };
-use plotters::prelude::*;
-use serde_json::{Value, json};
 
 /// Most decisions that a table lists.
 const LINES: usize = 40;
 
-pub(crate) fn text(title: &str, target: Target, side: &Side, prices: &Prices) -> String {
+/// A run of one target.
+#[must_use]
+pub fn text(title: &str, target: Target, side: &Side, prices: &Prices) -> String {
     let mut text = format!("{}: {title}\n\n", target.name());
     let run = &side.run;
     summary(&mut text, target, run);
@@ -91,12 +94,9 @@ fn bill(text: &mut String, bill: &Bill) {
     }
 }
 
-pub(crate) fn comparison(
-    title: &str,
-    sides: &[(Target, Side)],
-    verdict: &Verdict,
-    prices: &Prices,
-) -> String {
+/// Both targets side by side, and which to take.
+#[must_use]
+pub fn comparison(title: &str, sides: &[(Target, Side)], verdict: &Verdict, prices: &Prices) -> String {
     let mut text = format!("{title}\n\n{:<24}", "");
     for (target, _) in sides {
         let _ = write!(text, "{:>18}", target.name());
@@ -119,11 +119,14 @@ pub(crate) fn comparison(
     row("most pods, environments", &|side| format!("{:.0}", side.run.most_servers.ceil()));
     row("changes of size", &|side| (side.run.decisions.len() as u64 + side.run.more_decisions).to_string());
     row("a month", &|side| side.bill.total().to_string());
-    let _ = writeln!(text, "\n{}", sentence(verdict));
+    let _ = writeln!(text, "\n{} What weighs most:", sentence(verdict));
     for reason in &verdict.reasons {
         let _ = writeln!(text, "- {reason}");
     }
-    let _ = writeln!(text, "\n{}", crossing(verdict.crossover.as_ref()));
+    text.push('\n');
+    if verdict.is_crossover_sought {
+        let _ = writeln!(text, "{}", crossing(verdict.crossover.as_ref()));
+    }
     let _ =
         writeln!(text, "Prices of {} ({}), {}, 730 hours a month.", prices.region, prices.name, prices.date);
     for (target, side) in sides {
@@ -134,17 +137,19 @@ pub(crate) fn comparison(
     text
 }
 
-fn sentence(verdict: &Verdict) -> String {
+/// Which target, in a sentence.
+#[must_use]
+pub fn sentence(verdict: &Verdict) -> String {
     let name = verdict.target.name();
     if verdict.saves.dollars() < 0.0 {
-        return format!(
-            "Take {name}, although it costs more: the other does not serve this traffic. What weighs most:"
-        );
+        return format!("Take {name}, although it costs more: the other does not serve this traffic.");
     }
-    format!("Take {name}: it saves {} a month. What weighs most:", verdict.saves)
+    format!("Take {name}: it saves {} a month.", verdict.saves)
 }
 
-pub(crate) fn crossing(crossover: Option<&Crossover>) -> String {
+/// Where the answer changes, in a sentence.
+#[must_use]
+pub fn crossing(crossover: Option<&Crossover>) -> String {
     let Some(crossover) = crossover else {
         return "The same target is cheaper at any traffic of this shape.".into();
     };
@@ -159,7 +164,9 @@ pub(crate) fn crossing(crossover: Option<&Crossover>) -> String {
     )
 }
 
-fn count(requests: f64) -> String {
+/// Requests, in whole ones.
+#[must_use]
+pub fn count(requests: f64) -> String {
     // What is left of a fluid is no request.
     grouped(format!("{:.0}", requests.max(0.0)))
 }
@@ -168,7 +175,9 @@ fn significant(value: f64) -> String {
     if value >= 100.0 { grouped(format!("{value:.0}")) } else { format!("{value:.2}") }
 }
 
-fn duration(ms: Option<f64>) -> String {
+/// A time, in the unit that suits it.
+#[must_use]
+pub fn duration(ms: Option<f64>) -> String {
     match ms {
         None => "-".into(),
         Some(ms) if ms < 1.0 => format!("{:.0} us", ms * 1000.0),
@@ -177,7 +186,9 @@ fn duration(ms: Option<f64>) -> String {
     }
 }
 
-pub(crate) fn json(target: Target, side: &Side) -> Value {
+/// A run as a document.
+#[must_use]
+pub fn json(target: Target, side: &Side) -> Value {
     let run = &side.run;
     json!({
         "target": target,
@@ -194,81 +205,26 @@ pub(crate) fn json(target: Target, side: &Side) -> Value {
     })
 }
 
-const INK: RGBColor = RGBColor(40, 40, 40);
-const BLUE_INK: RGBColor = RGBColor(31, 102, 173);
-const RED_INK: RGBColor = RGBColor(190, 50, 40);
-const GREEN_INK: RGBColor = RGBColor(45, 130, 70);
-
-/// What a panel shows: a name, a colour and how to read it off a point.
-type Curve = (&'static str, RGBColor, fn(&Point) -> f64);
-
-/// Charts of one run or of two.
-pub(crate) fn svg(sides: &[(Target, Side)]) -> Result<String, String> {
-    let mut panels: Vec<(String, &Run, Vec<Curve>)> = Vec::new();
-    for (target, side) in sides {
-        let name = target.name();
-        let requests: Vec<Curve> =
-            vec![("arrived", BLUE_INK, |p| p.arrived), ("refused or failed", RED_INK, |p| p.lost)];
-        panels.push((format!("{name}: requests a second"), &side.run, requests));
-        let servers: Vec<Curve> = match target {
-            Target::Eks => vec![("pods", GREEN_INK, |p| p.servers), ("nodes", INK, |p| p.nodes)],
-            Target::Lambda => {
-                vec![("environments", GREEN_INK, |p| p.servers), ("in flight", INK, |p| p.in_flight)]
-            }
-        };
-        panels.push((format!("{name}: size"), &side.run, servers));
-    }
-    let mut output = String::new();
-    let height = 240 * panels.len() as u32;
-    draw(&mut output, height, &panels).map_err(|error| format!("the chart cannot be drawn: {error}"))?;
-    Ok(output)
-}
-
-fn draw(
-    output: &mut String,
-    height: u32,
-    panels: &[(String, &Run, Vec<Curve>)],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::with_string(output, (960, height)).into_drawing_area();
-    root.fill(&WHITE)?;
-    for (area, (title, run, curves)) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
-        let values = run.timeline.iter().flat_map(|point| curves.iter().map(move |(_, _, read)| read(point)));
-        let top = values.fold(1.0, f64::max) * 1.08;
-        let mut chart = ChartBuilder::on(area)
-            .caption(title, ("sans-serif", 18).into_font().color(&INK))
-            .margin(12)
-            .x_label_area_size(38)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..run.seconds as f64 / 3600.0, 0.0..top)?;
-        chart.configure_mesh().light_line_style(WHITE).x_desc("hours").y_labels(5).draw()?;
-        for (name, colour, read) in curves {
-            let steps = run.timeline.iter().map(|point| (point.at as f64 / 3600.0, read(point)));
-            let line = LineSeries::new(steps, colour.stroke_width(2));
-            let (colour, name) = (*colour, *name);
-            chart
-                .draw_series(line)?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
-        }
-        chart.configure_series_labels().border_style(INK.mix(0.2)).background_style(WHITE.mix(0.8)).draw()?;
-    }
-    root.present()?;
-    Ok(())
-}
-
 /// One page: the text and the charts, nothing from elsewhere.
-pub(crate) fn html(title: &str, text: &str, svg: &str) -> String {
+#[must_use]
+pub fn html(title: &str, text: &str, panels: &[chart::Panel]) -> String {
+    let (title, text) = (escaped(title), escaped(text));
+    let charts: String = panels.iter().map(|panel| format!("<figure>{}</figure>\n", panel.svg())).collect();
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>body{{font:16px/1.5 sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#282828}}\
-         pre{{overflow-x:auto;background:#f6f6f4;padding:1rem}}svg{{max-width:100%;height:auto}}</style>\n\
-         <h1>{title}</h1>\n<pre>{text}</pre>\n{svg}\n</html>\n",
-        title = escaped(title),
-        text = escaped(text),
+         <style>{PAGE}{}</style>\n<h1>{title}</h1>\n<pre>{text}</pre>\n{charts}</html>\n",
+        chart::STYLE
     )
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// What such a page looks like.
+const PAGE: &str = ":root{color-scheme:light dark}\
+    body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}\
+    h1{font-size:1.5rem}figure{margin:2rem 0}pre{overflow-x:auto;font-size:.85rem;padding:1rem;border:1px solid #8884}";
+
+/// As text of a page, or in the quotes of an attribute.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
