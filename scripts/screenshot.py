@@ -17,6 +17,8 @@ from playwright.sync_api import Error, sync_playwright
 
 # For whatever the browser is asked to do.
 PATIENCE_MS = 30_000
+# It is to call nobody.
+FLAGS = ("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -38,7 +40,7 @@ def take(url: str, picture: str, options: argparse.Namespace) -> list[str]:
     """Writes the picture, unless the page complains: then what it says."""
     errors = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path(), timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS, timeout=PATIENCE_MS)
         page = browser.new_page(
             viewport={"width": options.width, "height": options.height}, color_scheme="dark" if options.dark else "light",
             reduced_motion="reduce",
