@@ -43,6 +43,14 @@ gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9
 	cargo build --release --bin lambda --example gateway
 	target/release/examples/gateway target/release/lambda
 
+.PHONY: demo
+demo: ## Show both targets here, without AWS: load, profiles, a simulated day, one page (2 minutes once built)
+	scripts/demo.sh
+
+.PHONY: demo-build
+demo-build: build
+	cargo build --release --bin math-lab --example gateway --no-default-features --features math-lab
+
 .PHONY: test
 test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-browser test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
 
@@ -105,8 +113,11 @@ test-browser: $(VENV)/.installed ## The pages in a headless Chromium, on both ta
 	$(VENV)/bin/pytest --quiet -rs tests/browser
 
 .PHONY: screenshots
-screenshots: ## docs/images, by headless Chromium from a running service [URL=http://localhost:8000]
-	scripts/screenshot.sh '$(or $(URL),http://localhost:8000)/lab?hours=3&traffic.shape=spike&traffic.from=5&traffic.at_hours=0.5&traffic.for_hours=0.5' docs/images/lab.png 1280x1500
+screenshots: $(VENV)/.installed ## docs/images by headless Chromium: the last demo's page, and /lab of a running service [URL=http://localhost:8000]
+	@if test -e target/demo/report.html; then \
+	  $(VENV)/bin/python scripts/screenshot.py target/demo/report.html docs/images/report.png --width 1000 --height 1370; \
+	else echo 'docs/images/report.png stays as it is: make demo makes the page that it shows'; fi
+	$(VENV)/bin/python scripts/screenshot.py '$(or $(URL),http://localhost:8000)/lab?hours=3&traffic.shape=spike&traffic.from=5&traffic.at_hours=0.5&traffic.for_hours=0.5' docs/images/lab.png --width 1280 --height 1500
 
 .PHONY: test-container
 test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with Docker and SAM

@@ -54,6 +54,10 @@ def gateway_binary() -> str:
     return binary("GATEWAY_BIN", "target/debug/examples/gateway", "cargo build --example gateway")
 
 
+def lab_binary() -> str:
+    return binary("MATH_LAB_BIN", "target/debug/math-lab", "cargo build")
+
+
 def settings() -> dict[str, str]:
     """Every setting that the binary knows, with its default (`none` where there is none)."""
     help_text = subprocess.run([server_binary(), "--help"], check=True, capture_output=True, text=True).stdout

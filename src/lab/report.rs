@@ -109,16 +109,9 @@ pub fn comparison(title: &str, sides: &[(Target, Side)], verdict: &Verdict, pric
         }
         text.push('\n');
     };
-    row("requests", &|side| count(side.run.requests.arrived));
-    row("served", &|side| format!("{:.2} %", 100.0 * (1.0 - side.run.requests.lost_share())));
-    row("refused or failed", &|side| count(side.run.requests.shed + side.run.requests.failed));
-    row("cold starts", &|side| count(side.run.requests.cold));
-    row("p50", &|side| duration(side.run.latency.p50_ms));
-    row("p95", &|side| duration(side.run.latency.p95_ms));
-    row("p99", &|side| duration(side.run.latency.p99_ms));
-    row("most pods, environments", &|side| format!("{:.0}", side.run.most_servers.ceil()));
-    row("changes of size", &|side| (side.run.decisions.len() as u64 + side.run.more_decisions).to_string());
-    row("a month", &|side| side.bill.total().to_string());
+    for (name, cell) in figures() {
+        row(name, &cell);
+    }
     let _ = writeln!(text, "\n{} What weighs most:", sentence(verdict));
     for reason in &verdict.reasons {
         let _ = writeln!(text, "- {reason}");
@@ -135,6 +128,26 @@ pub fn comparison(title: &str, sides: &[(Target, Side)], verdict: &Verdict, pric
         }
     }
     text
+}
+
+/// How a figure reads.
+pub type Cell = fn(&Side) -> String;
+
+/// What is compared of two runs: each figure's name, and how it reads.
+#[must_use]
+pub fn figures() -> [(&'static str, Cell); 10] {
+    [
+        ("requests", |side| count(side.run.requests.arrived)),
+        ("served", |side| format!("{:.2} %", 100.0 * (1.0 - side.run.requests.lost_share()))),
+        ("refused or failed", |side| count(side.run.requests.shed + side.run.requests.failed)),
+        ("cold starts", |side| count(side.run.requests.cold)),
+        ("p50", |side| duration(side.run.latency.p50_ms)),
+        ("p95", |side| duration(side.run.latency.p95_ms)),
+        ("p99", |side| duration(side.run.latency.p99_ms)),
+        ("most pods, environments", |side| format!("{:.0}", side.run.most_servers.ceil())),
+        ("changes of size", |side| (side.run.decisions.len() as u64 + side.run.more_decisions).to_string()),
+        ("a month", |side| side.bill.total().to_string()),
+    ]
 }
 
 /// Which target, in a sentence.

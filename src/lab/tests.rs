@@ -33,6 +33,7 @@ fn scenario(profile: &str, traffic: &str, seconds: u64) -> Scenario {
         pipeline: Pipeline::default(),
         function: inputs::function(include_str!("../../template.yaml")).unwrap(),
         profile: Profile::parse(profile).unwrap(),
+        lambda_profile: None,
         traffic: Traffic::parse(traffic).unwrap(),
         span: Span::of(seconds).unwrap(),
         prices: Prices::of(&region).unwrap(),
@@ -48,6 +49,22 @@ fn assert_conserved(run: &Run) {
     for count in [requests.served, requests.shed, requests.failed, requests.waiting] {
         assert!(count.is_finite() && count >= -1e-6, "{requests:?}");
     }
+}
+
+#[test]
+fn a_profile_of_lambdas_own_is_for_lambda_alone() {
+    let alike = scenario("cpu=1ms,wait=20ms", "constant:10", 3600);
+    let apart = Scenario {
+        lambda_profile: Some(Profile::parse("cpu=1ms,wait=70ms").unwrap()),
+        ..scenario("cpu=1ms,wait=20ms", "constant:10", 3600)
+    };
+    let (alike, other) = (alike.compare().unwrap(), apart.compare().unwrap());
+    assert_eq!(alike.eks.run, other.eks.run);
+    let p50 = |side: &super::verdict::Side| side.run.latency.p50_ms.unwrap();
+    assert!((p50(&other.lambda) - p50(&alike.lambda) - 50.0).abs() < 2.0, "{}", p50(&other.lambda));
+    assert!(other.lambda.bill.item("Lambda duration") > alike.lambda.bill.item("Lambda duration"));
+    let reasons = apart.verdict(&other).unwrap().reasons.join(" ");
+    assert!(reasons.contains("83 % of it waiting") || !reasons.contains("waiting"), "{reasons}");
 }
 
 #[test]

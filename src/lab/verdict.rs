@@ -31,6 +31,8 @@ pub struct Scenario {
     pub function: Function,
     /// What a request costs.
     pub profile: Profile,
+    /// What it costs on Lambda, where that was measured apart.
+    pub lambda_profile: Option<Profile>,
     /// What arrives.
     pub traffic: Traffic,
     /// How long.
@@ -150,7 +152,7 @@ impl Scenario {
                 self.span,
                 self.prices.zones,
             ),
-            Target::Lambda => lambda::run(&self.function, &self.profile, &self.traffic, self.span),
+            Target::Lambda => lambda::run(&self.function, self.on_lambda(), &self.traffic, self.span),
         }?;
         let bill = self.prices.bill(&run.monthly(), self.has_free_tier)?;
         Ok(Side { run, bill })
@@ -162,6 +164,10 @@ impl Scenario {
     /// See above.
     pub fn compare(&self) -> Result<Comparison, String> {
         Ok(Comparison { eks: self.simulate(Target::Eks)?, lambda: self.simulate(Target::Lambda)? })
+    }
+
+    fn on_lambda(&self) -> &Profile {
+        self.lambda_profile.as_ref().unwrap_or(&self.profile)
     }
 
     fn times(&self, factor: f64) -> Self {
@@ -297,7 +303,8 @@ impl Scenario {
         let duration = lambda.bill.item("Lambda duration")
             + lambda.bill.item("provisioned concurrency")
             + lambda.bill.item("provisioned duration");
-        let share = self.profile.wait_ms / self.function.duration_ms(&self.profile).max(f64::MIN_POSITIVE);
+        let profile = self.on_lambda();
+        let share = profile.wait_ms / self.function.duration_ms(profile).max(f64::MIN_POSITIVE);
         let of_that = if share >= 0.01 {
             format!(
                 ", {:.0} % of it waiting, which a pod does beside other requests for nothing",

@@ -565,6 +565,7 @@ impl Parameters {
             pipeline: Pipeline::default(),
             function: self.lambda.function(),
             profile: self.profile,
+            lambda_profile: None,
             traffic: self.traffic(),
             span: Span::of(self.seconds())?,
             prices: Prices::of(self.region)?,

@@ -487,6 +487,35 @@ async fn emf_lines_are_written_when_asked_for_only() {
 }
 
 #[tokio::test]
+async fn the_gateway_reports_each_invocation_as_lambdas_log_does() {
+    let (lines, mut written) = mpsc::unbounded_channel();
+    let mut options = Options::new(Front::HttpV2 { stage: None }, lambda_binary());
+    (options.stdout, options.reports) = (Output::Lines(lines), true);
+    let gateway = Gateway::start(options).await.expect("the function starts");
+    for is_first in [true, false] {
+        let reply = request("GET", "/healthz").send(gateway.addr()).await;
+        let id = reply.header("x-request-id").to_owned();
+        let line =
+            tokio::time::timeout(PATIENCE, written.recv()).await.expect("a line").expect("an open pipe");
+        let fields: Vec<&str> = line.split('\t').collect();
+        assert_eq!(fields[0], format!("REPORT RequestId: {id}"));
+        let number = |field: usize, name: &str, unit: &str| -> f64 {
+            let number = fields[field].strip_prefix(name).and_then(|rest| rest.strip_suffix(unit));
+            number.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        };
+        let (took, billed) = (number(1, "Duration:", "ms"), number(2, "Billed Duration:", "ms"));
+        assert!(took > 0.0 && billed >= took && number(3, "Memory Size:", "MB") == 1769.0, "{line}");
+        assert!(!cfg!(target_os = "linux") || number(4, "Max Memory Used:", "MB") > 0.0, "{line}");
+        // INIT is billed with the first.
+        assert!(
+            if is_first { billed >= number(5, "Init Duration:", "ms") } else { fields[5].is_empty() },
+            "{line}"
+        );
+    }
+    gateway.terminate().await;
+}
+
+#[tokio::test]
 async fn an_event_of_another_kind_fails_the_invocation_and_not_the_function() {
     let (gateway, _written) = gateway(&[]).await;
     for event in [json!({"source": "aws.events"}), json!([1]), json!("text"), Value::Null] {

@@ -20,6 +20,7 @@ Options:
   --port PORT       port on the loopback interface; 0 picks a free one [9000]
   --processes N     processes of the binary, each busy with one request at a time [2]
   --env NAME=VALUE  variable for the function, which inherits none but PATH and HOME; repeatable
+  --reports         a REPORT line after each invocation, as in the function's log on Lambda
   --timeout TIME    time that an invocation may take, such as 300ms or 29s [30s]
   --help            this text
 ";
@@ -63,6 +64,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Task, String> {
             "--port" => options.listen = (Ipv4Addr::LOCALHOST, number(&argument, &value()?)?).into(),
             "--processes" => options.processes = usize::from(number(&argument, &value()?)?).max(1),
             "--env" => options.env.push(variable(&value()?)?),
+            "--reports" => options.reports = true,
             "--timeout" => {
                 let value = value()?;
                 let timeout = humantime::parse_duration(&value);

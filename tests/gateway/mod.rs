@@ -64,6 +64,8 @@ pub(crate) struct Options {
     pub(crate) function_timeout: Duration,
     /// Where the function's stdout and stderr go.
     pub(crate) stdout: Output,
+    /// Whether a REPORT line follows each invocation there, as in the function's log on Lambda.
+    pub(crate) reports: bool,
 }
 
 impl Options {
@@ -77,6 +79,7 @@ impl Options {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             function_timeout: Duration::from_secs(30),
             stdout: Output::Null,
+            reports: false,
         }
     }
 }

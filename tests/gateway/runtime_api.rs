@@ -5,12 +5,12 @@
 //! documentation describes read from top to bottom in [`Environment::live`].
 
 use std::future::pending;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -38,6 +38,9 @@ const INIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest that Lambda waits between SIGTERM and SIGKILL.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// The memory size, in MB, at which Lambda gives a whole core; a process here has one, if the machine has.
+const MEMORY_MB: u32 = 1769;
 
 const FUNCTION: &str = "gateway-function";
 const ARN: &str = "arn:aws:lambda:eu-west-2:123456789012:function:gateway-function";
@@ -202,12 +205,16 @@ impl Environment {
     /// Feeds invocations to a process until one of the two gives up.
     async fn live(&mut self, process: &mut Process) -> End {
         let mut initialised = false;
+        let mut unreported_init = None;
         loop {
             let next = tokio::select! {
                 next = process.next() => next,
                 () = self.stop.cancelled() => return End::Stopping,
             };
             let Some(next) = next else { return End::Died { initialised } };
+            if !initialised {
+                unreported_init = Some(process.began.elapsed());
+            }
             initialised = true;
             if let Some(ready) = self.ready.take() {
                 let _ = ready.send(());
@@ -224,9 +231,19 @@ impl Environment {
                 let _ = self.sender.send(invocation);
                 continue;
             }
+            let delivered = Instant::now();
             let outcome = process.answer(&id, self.options.function_timeout).await;
+            let took = delivered.elapsed();
             let survived = !matches!(outcome, Err(InvokeError::Exited(_) | InvokeError::TimedOut));
             let _ = invocation.outcome.send(outcome);
+            if self.options.reports {
+                self.options.stdout.write(report(
+                    &id,
+                    took,
+                    process.most_memory_mb(),
+                    unreported_init.take(),
+                ));
+            }
             if !survived {
                 return End::Died { initialised };
             }
@@ -272,6 +289,8 @@ struct Process {
     calls: mpsc::UnboundedReceiver<Call>,
     /// Whether SIGTERM is due before SIGKILL.
     has_extension: bool,
+    /// When it was started.
+    began: Instant,
     /// Serves the Runtime API for as long as the process is of interest.
     _api: JoinSet<()>,
 }
@@ -293,6 +312,7 @@ impl Process {
         let address = listener.local_addr()?;
         let missing = |error| io::Error::other(format!("{}: {error}", options.binary.display()));
         let binary = options.binary.canonicalize().map_err(missing)?;
+        let began = Instant::now();
         let mut child = Command::new(&binary)
             .env_clear()
             .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
@@ -309,7 +329,7 @@ impl Process {
         let (sender, calls) = mpsc::unbounded_channel();
         let mut api = JoinSet::new();
         api.spawn(serve(listener, move |request, _| runtime_api(sender.clone(), request), pending()));
-        Ok(Self { child, calls, has_extension: false, _api: api })
+        Ok(Self { child, calls, has_extension: false, began, _api: api })
     }
 
     /// The next thing that the process says, or how it ended.
@@ -357,6 +377,17 @@ impl Process {
         }
     }
 
+    /// The most memory that it had, in MB; 0 on a machine without /proc.
+    fn most_memory_mb(&self) -> u64 {
+        let status =
+            self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let kilobytes = status.as_deref().and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        });
+        kilobytes.unwrap_or_default().div_ceil(1024)
+    }
+
     /// Ends the process the way Lambda does.
     async fn shut_down(mut self) -> io::Result<ExitStatus> {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
@@ -373,7 +404,34 @@ impl Process {
     }
 }
 
+/// What Lambda writes to the function's log after each invocation: the first of a process has its INIT, also where that
+/// was over before anybody asked.
+fn report(id: &str, took: Duration, most_mb: u64, init: Option<Duration>) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let billed = ms(took + init.unwrap_or_default()).ceil().max(1.0);
+    let init = init.map(|init| format!("Init Duration: {:.2} ms\t", ms(init))).unwrap_or_default();
+    format!(
+        "REPORT RequestId: {id}\tDuration: {:.2} ms\tBilled Duration: {billed} ms\tMemory Size: {MEMORY_MB} MB\t\
+         Max Memory Used: {most_mb} MB\t{init}",
+        ms(took)
+    )
+}
+
 impl Output {
+    /// Writes a line of the gateway's own among those of the function.
+    fn write(&self, line: String) {
+        match self {
+            // In one piece, or it would be torn by the function's.
+            Self::Inherit => {
+                let _ = io::stdout().lock().write_all((line + "\n").as_bytes());
+            }
+            Self::Null => {}
+            Self::Lines(lines) => {
+                let _ = lines.send(line);
+            }
+        }
+    }
+
     fn stdio(&self) -> Stdio {
         match self {
             Self::Inherit => Stdio::inherit(),
@@ -409,7 +467,7 @@ fn lambda_variables(api: SocketAddr, binary: &Path) -> Vec<(&'static str, String
         ("AWS_LAMBDA_RUNTIME_API", api.to_string()),
         ("AWS_LAMBDA_FUNCTION_NAME", FUNCTION.into()),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".into()),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".into()),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", MEMORY_MB.to_string()),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".into()),
         ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{FUNCTION}")),
         ("AWS_LAMBDA_LOG_STREAM_NAME", format!("gateway/{}", api.port())),

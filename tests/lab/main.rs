@@ -327,3 +327,70 @@ fn two_runs_are_compared_and_what_is_no_difference_is_said() {
     assert!(refused(&["report", eks, &wrong]).contains("no column started"));
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn a_page_tells_what_was_measured_and_what_follows_from_it() {
+    let path = std::env::temp_dir().join(format!("math-lab-page-{}.html", std::process::id()));
+    let arguments = |run: &'static str| {
+        let both = ["--eks", run, "--lambda", "tests/data/lab/lambda", "--traffic", "spike:5..60@30m+30m"];
+        let profiles = ["--duration", "3h", "--profile", "cpu=5ms", "--lambda-profile", "cpu=5ms,wait=31ms"];
+        [&["page", path.to_str().unwrap()], &both[..], &profiles, &["--fact", "Load=<40> & more"]].concat()
+    };
+    let text = printed(&arguments("tests/data/lab/eks"));
+    let page = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    // The same verdict as on the terminal, and the same figures as the commands for either part.
+    let verdict = text.lines().find(|line| line.starts_with("Take ")).unwrap();
+    let verdict = verdict.strip_suffix(" What weighs most:").unwrap();
+    let runs = printed(&["report", "tests/data/lab/eks", "tests/data/lab/lambda"]);
+    let p50 = runs.lines().find_map(|line| line.strip_prefix("  p50")).unwrap();
+    let p50 = p50.split(" (").next().unwrap().trim();
+    for expected in [
+        verdict,
+        p50,
+        "<dd>&lt;40&gt; &amp; more</dd>",
+        "31 ms",
+        "EKS control plane",
+        "pods 2 → 4",
+        "may be chance",
+    ] {
+        assert!(page.contains(expected), "{expected}");
+    }
+    for outside in ["src=", "href=", "@import", "url(", "<script"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert_eq!(page.matches("<table>").count(), page.matches("</table>").count());
+    assert!(refused(&arguments("nowhere")).contains("nowhere_requests.csv"));
+}
+
+#[test]
+fn a_functions_profile_takes_from_the_containers_what_its_log_does_not_show() {
+    let directory = std::env::temp_dir().join(format!("math-lab-container-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (log, container) = (directory.join("lambda.log"), directory.join("eks.json"));
+    let line = "REPORT RequestId: a\tDuration: 30 ms\tBilled Duration: 30 ms\tMemory Size: 1769 MB\tMax Memory Used: 12 MB\t";
+    std::fs::write(&log, line).unwrap();
+    std::fs::write(
+        &container,
+        r#"{"cpu_ms": 0.5, "wait_ms": 7, "request_bytes": 123, "response_bytes": 456}"#,
+    )
+    .unwrap();
+    let (log, container) = (log.to_str().unwrap(), container.to_str().unwrap());
+    let text = printed(&["profile", "--reports", log, "--container", container]);
+    let profile: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (name, expected) in [
+        ("cpu_ms", 0.5),
+        ("wait_ms", 29.5),
+        ("memory_mib", 12.0),
+        ("request_bytes", 123.0),
+        ("response_bytes", 456.0),
+    ] {
+        assert_eq!(profile[name].as_f64().unwrap(), expected, "{name}");
+    }
+    assert!(refused(&["profile", "--reports", log, "--container", log]).contains("lambda.log"));
+    assert!(
+        refused(&["profile", "--reports", log, "--container", container, "--cpu", "1ms"])
+            .contains("cannot be used with")
+    );
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -9,11 +9,14 @@ use std::{
 
 use clap::{ArgAction, Args};
 use math_service::lab::{
-    container,
+    cluster::Cluster,
+    container::{self, Workload},
     cost::{Bill, Prices, Usd, grouped},
-    inputs, lambda,
+    inputs,
+    lambda::{self, Function},
     locust::{self, Estimate, Request, Row},
     measure::Report,
+    service::Profile,
 };
 use serde_json::{Value, json};
 
@@ -70,11 +73,48 @@ pub(crate) struct Compare {
 }
 
 pub(crate) fn run(command: &Compare) -> Result<ExitCode, String> {
-    let runs = [
-        scenario::named(&file(&command.eks), locust::read)?,
-        scenario::named(&file(&command.lambda), locust::read)?,
-    ];
-    let log = command.reports.as_ref().map(|path| scenario::named(path, Report::read)).transpose()?;
+    let (mut cluster, region) = scenario::named(&command.cluster, inputs::cluster)?;
+    cluster.nodes = command.nodes.unwrap_or(cluster.nodes);
+    let targets = Targets {
+        cluster: &cluster,
+        workload: &inputs::workload(&scenario::manifests(&command.manifests)?)?,
+        function: &scenario::named(&command.template, inputs::function)?,
+        profile: &scenario::profile(&command.profile)?,
+        prices: &match &command.prices {
+            Some(path) => scenario::named(path, Prices::read)?,
+            None => Prices::of(command.region.as_ref().unwrap_or(&region))?,
+        },
+    };
+    let runs = runs([&command.eks, &command.lambda])?;
+    let comparison = compare(&runs, command.reports.as_deref(), command.seed, &targets)?;
+    let text = if command.json { format!("{}\n", comparison.json()) } else { comparison.text() };
+    scenario::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the runs were on, for their bill.
+pub(crate) struct Targets<'s> {
+    pub(crate) cluster: &'s Cluster,
+    pub(crate) workload: &'s Workload,
+    pub(crate) function: &'s Function,
+    pub(crate) profile: &'s Profile,
+    pub(crate) prices: &'s Prices,
+}
+
+/// Reads both runs.
+pub(crate) fn runs(paths: [&Path; 2]) -> Result<[Vec<Request>; 2], String> {
+    let [eks, lambda] = paths.map(|path| scenario::named(&file(path), locust::read));
+    Ok([eks?, lambda?])
+}
+
+/// Two runs side by side, with Lambda's log if there is one.
+pub(crate) fn compare(
+    runs: &[Vec<Request>; 2],
+    log: Option<&Path>,
+    seed: u64,
+    targets: &Targets<'_>,
+) -> Result<Comparison, String> {
+    let log = log.map(|path| scenario::named(path, Report::read)).transpose()?;
     let reports: Option<HashMap<&str, &Report>> =
         log.as_ref().map(|log| log.iter().map(|report| (report.request_id.as_str(), report)).collect());
     let known = reports
@@ -87,17 +127,13 @@ pub(crate) fn run(command: &Compare) -> Result<ExitCode, String> {
                 .into(),
         );
     }
-    let (costs, prices) = costs(command, &runs, reports.as_ref())?;
-    let comparison = Comparison {
-        groups: groups(&runs, reports.as_ref(), command.seed),
-        costs,
-        prices: format!("{}, {}", prices.region, prices.date),
+    Ok(Comparison {
+        groups: groups(runs, reports.as_ref(), seed),
+        costs: costs(targets, runs, reports.as_ref())?,
+        prices: format!("{}, {}", targets.prices.region, targets.prices.date),
         seconds: [locust::seconds(&runs[0]), locust::seconds(&runs[1])],
         unknown: known.map(|known| runs[1].len() - known),
-    };
-    let text = if command.json { format!("{}\n", comparison.json()) } else { comparison.text() };
-    scenario::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// A prefix, or the file itself.
@@ -111,10 +147,10 @@ fn file(path: &Path) -> PathBuf {
 }
 
 /// Requests of one kind.
-struct Group {
-    title: String,
-    counts: [usize; 2],
-    rows: Vec<Row>,
+pub(crate) struct Group {
+    pub(crate) title: String,
+    pub(crate) counts: [usize; 2],
+    pub(crate) rows: Vec<Row>,
 }
 
 type Reports<'r> = HashMap<&'r str, &'r Report>;
@@ -153,38 +189,30 @@ fn groups(runs: &[Vec<Request>; 2], reports: Option<&Reports<'_>>, seed: u64) ->
 
 /// What each run cost, its duration included.
 fn costs(
-    command: &Compare,
+    targets: &Targets<'_>,
     runs: &[Vec<Request>; 2],
     reports: Option<&Reports<'_>>,
-) -> Result<([(Bill, usize); 2], Prices), String> {
-    let (mut cluster, region) = scenario::named(&command.cluster, inputs::cluster)?;
-    cluster.nodes = command.nodes.unwrap_or(cluster.nodes);
-    let workload = inputs::workload(&scenario::manifests(&command.manifests)?)?;
-    let function = scenario::named(&command.template, inputs::function)?;
-    let profile = scenario::profile(&command.profile)?;
-    let prices = match &command.prices {
-        Some(path) => scenario::named(path, Prices::read)?,
-        None => Prices::of(command.region.as_ref().unwrap_or(&region))?,
-    };
+) -> Result<[(Bill, usize); 2], String> {
+    let Targets { cluster, workload, function, profile, prices } = *targets;
     let seconds = locust::seconds(&runs[0]).ceil().max(1.0) as u64;
-    let eks = container::served(&cluster, &workload, &profile, seconds, runs[0].len() as f64, prices.zones);
+    let eks = container::served(cluster, workload, profile, seconds, runs[0].len() as f64, prices.zones);
     // The report's memory is that of the run; the template may have changed since.
     let mb_ms = |request: &Request| match reports.and_then(|reports| reports.get(request.id.as_str())) {
         Some(report) => report.memory_mb * report.billed_ms,
         None => f64::from(function.memory_mb) * request.ms.ceil().max(1.0),
     };
     let billed = runs[1].iter().map(mb_ms).sum();
-    let lambda = lambda::served(&function, &profile, runs[1].len() as u64, billed);
+    let lambda = lambda::served(function, profile, runs[1].len() as u64, billed);
     let bill = |usage| prices.bill(usage, false);
-    Ok(([(bill(&eks)?, runs[0].len()), (bill(&lambda)?, runs[1].len())], prices))
+    Ok([(bill(&eks)?, runs[0].len()), (bill(&lambda)?, runs[1].len())])
 }
 
-struct Comparison {
-    groups: Vec<Group>,
-    costs: [(Bill, usize); 2],
+pub(crate) struct Comparison {
+    pub(crate) groups: Vec<Group>,
+    pub(crate) costs: [(Bill, usize); 2],
     /// Region and date.
     prices: String,
-    seconds: [f64; 2],
+    pub(crate) seconds: [f64; 2],
     /// Requests of the Lambda run without a report; nothing when none were given.
     unknown: Option<usize>,
 }
@@ -214,7 +242,13 @@ impl Comparison {
         text += &row("a million requests", &|side| format!("${:.2}", self.million(side)));
         text += "\nIn parentheses 95 % confidence intervals; percentiles are of the answers that were right, and \"-\" where too few \
                  took longer.\n";
-        text += &self.insignificant();
+        text += &self.notes();
+        text
+    }
+
+    /// What a person should know besides, a line each.
+    pub(crate) fn notes(&self) -> String {
+        let mut text = self.insignificant();
         text += match self.unknown {
             None => {
                 "Cold starts are among the others and Lambda's duration is billed as the client waited, because no \
@@ -250,7 +284,7 @@ impl Comparison {
         format!("These runs do not tell the targets apart in: {}.\n", names.join("; "))
     }
 
-    fn million(&self, side: usize) -> f64 {
+    pub(crate) fn million(&self, side: usize) -> f64 {
         let (bill, requests) = &self.costs[side];
         bill.total().dollars() / (*requests).max(1) as f64 * 1e6
     }
@@ -284,12 +318,12 @@ impl Comparison {
 }
 
 /// A run of minutes may cost less than a cent.
-fn dollars(amount: Usd) -> String {
+pub(crate) fn dollars(amount: Usd) -> String {
     if amount.dollars() >= 0.01 { amount.to_string() } else { format!("${:.6}", amount.dollars()) }
 }
 
 /// Times in milliseconds, shares in percent.
-fn cell(name: &str, figure: &Estimate, is_difference: bool) -> String {
+pub(crate) fn cell(name: &str, figure: &Estimate, is_difference: bool) -> String {
     let (scale, unit) = if name == "failed" { (100.0, "%") } else { (1.0, "ms") };
     let number = |value: f64| {
         let value = value * scale;

@@ -7,6 +7,7 @@ mod compare;
 mod crossover;
 mod hpa;
 mod locust;
+mod page;
 mod profile;
 mod scenario;
 mod simulate;
@@ -33,6 +34,7 @@ enum Command {
     Crossover(crossover::Find),
     Profile(profile::Measure),
     Report(locust::Compare),
+    Page(page::Page),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Crossover(command) => crossover::run(&command),
         Command::Profile(command) => profile::run(&command),
         Command::Report(command) => locust::run(&command),
+        Command::Page(command) => page::run(&command),
     };
     match outcome {
         Ok(code) => code,

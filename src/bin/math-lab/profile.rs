@@ -52,11 +52,12 @@ The container, one process of it, that nobody else uses meanwhile:
   math-lab compare --profile profile.json
 The function, which has no /metrics, from its log:
   aws logs tail /aws/lambda/NAME --since 1h | math-lab profile --reports - --cpu 9us
+With --container instead of --cpu, that and the bytes of requests and answers are those of the container's profile.
 
 What is not measured (cold starts on the container, logs, memory of a request) has the defaults of the simulation.")]
 pub(crate) struct Measure {
     /// The service's address, http or https
-    #[arg(conflicts_with_all = ["reports", "cpu"])]
+    #[arg(conflicts_with_all = ["reports", "cpu", "container"])]
     url: Option<String>,
     /// How many requests at most
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(10..=10_000_000))]
@@ -85,16 +86,25 @@ pub(crate) struct Measure {
     /// CPU time of a request, such as 9us, which REPORT lines of one memory size do not show
     #[arg(long, value_name = "TIME", requires = "reports")]
     cpu: Option<String>,
+    /// The container's profile, which has what REPORT lines do not show: CPU time and bytes
+    #[arg(long, value_name = "FILE", requires = "reports", conflicts_with = "cpu")]
+    container: Option<PathBuf>,
 }
 
 pub(crate) fn run(command: &Measure) -> Result<ExitCode, String> {
     let measured = match (&command.reports, &command.url) {
         (Some(path), _) => {
             let cpu = command.cpu.as_ref().map(|cpu| Profile::parse(&format!("cpu={cpu},wait=1")));
-            let cpu = cpu.transpose()?.map(|profile| profile.cpu_ms);
+            let container = command.container.as_deref().map(scenario::profile_file).transpose()?;
+            let cpu = container.or(cpu.transpose()?).map(|profile| profile.cpu_ms);
             let reports = scenario::named(path, Report::read)?;
             say(&format!("{} invocations", reports.len()));
-            of_reports(&reports, cpu)?
+            let mut measured = of_reports(&reports, cpu)?;
+            if let Some(container) = container {
+                measured.profile.request_bytes = container.request_bytes;
+                measured.profile.response_bytes = container.response_bytes;
+            }
+            measured
         }
         (None, Some(url)) => {
             let runtime = tokio::runtime::Builder::new_current_thread()

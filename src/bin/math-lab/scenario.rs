@@ -50,13 +50,16 @@ pub(crate) struct Options {
     template: PathBuf,
     /// Requests over time
     #[arg(long, default_value = "diurnal:1..20")]
-    traffic: String,
+    pub(crate) traffic: String,
     /// What a request costs
     #[arg(long, default_value = "cpu=0.01ms")]
     profile: String,
+    /// What a request costs on Lambda, where that was measured apart
+    #[arg(long, value_name = "PROFILE")]
+    lambda_profile: Option<String>,
     /// How long: 90, 15m, 6h, 1d; up to a year
     #[arg(long, value_name = "TIME", default_value = "1d")]
-    duration: String,
+    pub(crate) duration: String,
     /// How far single seconds are off the course, 0 to 1
     #[arg(long)]
     noise: Option<f64>,
@@ -143,6 +146,7 @@ impl Options {
             pipeline: Pipeline::default(),
             function,
             profile: profile(&self.profile)?,
+            lambda_profile: self.lambda_profile.as_deref().map(profile).transpose()?,
             traffic,
             span: Span::of(time(&self.duration)?)?,
             prices,
@@ -243,9 +247,12 @@ pub(crate) fn profile(text: &str) -> Result<Profile, String> {
     if text.contains('=') {
         return Profile::parse(text);
     }
-    let path = Path::new(text);
+    profile_file(Path::new(text))
+}
+
+pub(crate) fn profile_file(path: &Path) -> Result<Profile, String> {
     let profile: Profile = named(path, inputs::typed)?;
-    profile.check().map_err(|error| format!("{text}: {error}"))?;
+    profile.check().map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(profile)
 }
 
@@ -260,6 +267,6 @@ pub(crate) fn print(text: &str) -> Result<(), String> {
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
