@@ -12,7 +12,8 @@ include $(root)/scripts/tools.mk
 
 export CARGO_TARGET_DIR ?= $(root)/target
 # Static against musl, so the function runs whatever libc its host has; Rust's own linker builds either
-# architecture on either, and on macOS.
+# architecture on either, and on macOS. It folds functions of the same code into one, and packs what is to be relocated at
+# the start.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
 # ring (TLS, signatures) carries C and assembly, and the container's allocator is C that cargo compiles all the same.
@@ -25,6 +26,7 @@ export CC_x86_64_unknown_linux_musl ?= zig-cc
 export PATH := $(dir $(CARGO_AUDITABLE)):$(PATH)
 # The same bytes wherever it is built (make reproducible): no path of this machine in the binary, and no time of day.
 cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
+export RUSTFLAGS += -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr
 export RUSTFLAGS += --remap-path-prefix=$(root)=/src --remap-path-prefix=$(cargo_home)=/cargo
 export SOURCE_DATE_EPOCH := 0
 

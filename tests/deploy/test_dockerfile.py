@@ -25,6 +25,14 @@ def test_the_build_names_the_features_that_the_container_ships():
     assert "--no-default-features --features container --bin math-service" in build
 
 
+def test_image_and_bundle_are_linked_alike():
+    recipes = [(ROOT / file).read_text() for file in ("Dockerfile", "deploy/lambda/build.mk")]
+    for text in recipes:
+        assert "-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr" in text
+        for machine in ("AARCH64", "X86_64"):
+            assert re.search(rf"CARGO_TARGET_{machine}_UNKNOWN_LINUX_MUSL_LINKER *:?= ?rust-lld", text)
+
+
 def test_the_image_starts_as_nobody_from_nothing():
     final = instructions()[[i for i, line in enumerate(instructions()) if line.startswith("FROM")][-1] :]
     assert final[0] == "FROM gcr.io/distroless/static-debian12:nonroot"
