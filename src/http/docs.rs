@@ -84,7 +84,10 @@ mod ui {
 
     use super::*;
     use crate::{
-        http::{accept, path::AsSent},
+        http::{
+            accept,
+            path::{self, AsSent},
+        },
         problem::Problem,
     };
 
@@ -95,7 +98,8 @@ mod ui {
         "SwaggerUIBundle({url: document.documentElement.dataset.openapi, dom_id: '#ui', deepLinking: true});";
 
     /// Only what this server sends; Swagger UI styles elements inline and draws data: images.
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'";
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+        connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
     pub(super) fn routes() -> Routes {
         vec![("/docs", get(page)), ("/docs/{asset}", get(asset))]
@@ -103,8 +107,7 @@ mod ui {
 
     /// Relative links, because only the browser knows what stands before `/docs`: a stage, a base path.
     async fn page(as_sent: Option<Extension<AsSent>>) -> Response {
-        let in_folder = as_sent.is_some_and(|Extension(AsSent(uri))| uri.path().ends_with('/'));
-        let (assets, root) = if in_folder { (".", "..") } else { ("docs", ".") };
+        let (root, assets) = path::around("docs", as_sent.as_deref());
         let page = format!(
             "<!doctype html><html lang=\"en\" data-openapi=\"{root}/openapi.json\"><head><meta charset=\"utf-8\">\
              <title>math-service API</title><meta name=\"viewport\" content=\"width=device-width\">\
@@ -112,8 +115,12 @@ mod ui {
              <body><div id=\"ui\"></div><script src=\"{assets}/swagger-ui-bundle.js\"></script>\
              <script src=\"{assets}/start.js\"></script></body></html>"
         );
-        ([(header::CONTENT_SECURITY_POLICY, POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], Html(page))
-            .into_response()
+        let headers = [
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "same-origin"),
+        ];
+        (headers, Html(page)).into_response()
     }
 
     async fn asset(

@@ -11,6 +11,17 @@ use axum::{
 #[derive(Debug, Clone)]
 pub struct AsSent(pub Uri);
 
+/// The way from a page right below the service's root to that root, and to what is below the page, as a browser sees it:
+/// `.` and the page's `name`, or `..` and `.` behind a slash; each slash is a folder.
+#[must_use]
+pub fn around(name: &str, as_sent: Option<&AsSent>) -> (String, String) {
+    let slashes = as_sent.map_or(0, |AsSent(uri)| uri.path().len() - uri.path().trim_end_matches('/').len());
+    match slashes {
+        0 => (".".to_owned(), name.to_owned()),
+        _ => (vec![".."; slashes].join("/"), ".".to_owned()),
+    }
+}
+
 /// Removes doubled slashes, a trailing slash and the base path, and decodes what needs no encoding, so
 /// that `//`, `/healthz/`, `/%68ealthz` and `/math/healthz` (with base path `/math`) reach the same
 /// routes as `/` and `/healthz`.
@@ -95,6 +106,18 @@ mod tests {
         let mut request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
         normalise(&mut request, base);
         request.uri().to_string()
+    }
+
+    #[test]
+    fn a_page_finds_the_root_and_its_folder_however_many_slashes_end_its_address() {
+        let around = |uri: &str| {
+            let (root, folder) = around("lab", Some(&AsSent(uri.parse().unwrap())));
+            format!("{root} {folder}")
+        };
+        assert_eq!(super::around("lab", None), (".".to_owned(), "lab".to_owned()));
+        assert_eq!(around("//lab"), ". lab");
+        assert_eq!(around("/lab/?x=/"), ".. .");
+        assert_eq!(around("/base/lab///"), "../../.. .");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use super::{
     cluster::{Change, Cluster, Nodes, Room, SCAN_SECONDS},
-    cost::{Balancer, Usage, capacity_units},
+    cost::{Balancer, HOUR_MS, Usage, capacity_units},
     hpa::{
         Config,
         controller::{Outcome, Reading, Scale, Selection, State, Sync},
@@ -565,7 +565,7 @@ impl Hour {
             nat_ms: in_ms(self.seconds) * u128::from(cluster.nat_gateways),
             address_ms: in_ms(self.seconds) * u128::from(addresses) + on_nodes,
             balancer: workload.balancer,
-            balancer_hours: u128::from(has_balancer) * u128::from(self.seconds.div_ceil(3600)),
+            balancer_ms: in_ms(self.seconds) * u128::from(has_balancer),
             capacity_micro_hours: units * u128::from(self.seconds) / 3600,
             balancer_bytes: all,
             out_bytes: out,
@@ -586,7 +586,9 @@ pub fn served(
 ) -> Usage {
     let node_seconds = seconds * u64::from(cluster.nodes);
     let hour = Hour { seconds, node_seconds, arrived: requests, answered: requests, open: 0.0 };
-    hour.usage(cluster, workload, profile, zones)
+    let usage = hour.usage(cluster, workload, profile, zones);
+    // That is all there was of it, so its last hour is billed whole.
+    Usage { balancer_ms: usage.balancer_ms.next_multiple_of(HOUR_MS), ..usage }
 }
 
 /// A run on EKS. `zones` is how many availability zones the cluster spreads over.

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 /// Trillionths in a dollar.
 const DOLLAR: i128 = 1_000_000_000_000;
-const HOUR_MS: u128 = 3_600_000;
+pub(super) const HOUR_MS: u128 = 3_600_000;
 /// AWS's own calculator takes a month for 730 hours.
 pub const MONTH_SECONDS: u64 = 730 * 3600;
 /// MB·ms in a GB·s.
@@ -315,8 +315,8 @@ pub struct Usage {
     pub address_ms: u128,
     /// Which balancer.
     pub balancer: Balancer,
-    /// Hours, begun ones whole.
-    pub balancer_hours: u128,
+    /// How long it was there.
+    pub balancer_ms: u128,
     /// Millionths of capacity units times hours, for an application balancer.
     pub capacity_micro_hours: u128,
     /// Bytes through the balancer.
@@ -363,7 +363,7 @@ impl Usage {
             &mut self.volume_gb_ms,
             &mut self.nat_ms,
             &mut self.address_ms,
-            &mut self.balancer_hours,
+            &mut self.balancer_ms,
             &mut self.capacity_micro_hours,
             &mut self.balancer_bytes,
             &mut self.out_bytes,
@@ -471,11 +471,17 @@ impl Prices {
     fn bill_balancer(&self, usage: &Usage, bill: &mut Bill) {
         match usage.balancer {
             Balancer::Classic => {
-                bill.add("load balancer", &self.classic_balancer_hour, usage.balancer_hours, 1, "hours");
+                bill.add("load balancer", &self.classic_balancer_hour, usage.balancer_ms, HOUR_MS, "hours");
                 bill.add("load balancer, data", &self.classic_balancer_gb, usage.balancer_bytes, GB, "GB");
             }
             Balancer::Application => {
-                bill.add("load balancer", &self.application_balancer_hour, usage.balancer_hours, 1, "hours");
+                bill.add(
+                    "load balancer",
+                    &self.application_balancer_hour,
+                    usage.balancer_ms,
+                    HOUR_MS,
+                    "hours",
+                );
                 let capacity = usage.capacity_micro_hours;
                 bill.add(
                     "load balancer, capacity",
@@ -604,7 +610,7 @@ mod tests {
         assert_eq!(micro, 1_080_000);
         let usage = Usage {
             balancer: Balancer::Application,
-            balancer_hours: HOURS_OF_30_DAYS,
+            balancer_ms: HOURS_OF_30_DAYS * HOUR_MS,
             capacity_micro_hours: micro * HOURS_OF_30_DAYS,
             ..Usage::default()
         };
@@ -619,7 +625,7 @@ mod tests {
     fn a_classic_balancer_with_100_gb_is_18_80() {
         let usage = Usage {
             balancer: Balancer::Classic,
-            balancer_hours: HOURS_OF_30_DAYS,
+            balancer_ms: HOURS_OF_30_DAYS * HOUR_MS,
             balancer_bytes: 100 * GB,
             ..Usage::default()
         };

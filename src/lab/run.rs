@@ -126,8 +126,7 @@ impl Percentiles {
         let ms = |share| {
             latencies.quantile(share).map(|seconds| {
                 let ms = seconds * 1000.0;
-                let scale = 10f64.powi(2 - ms.abs().log10().floor() as i32);
-                (ms * scale).round() / scale
+                format!("{ms:.2e}").parse().unwrap_or(ms)
             })
         };
         Self { p50_ms: ms(0.5), p95_ms: ms(0.95), p99_ms: ms(0.99) }

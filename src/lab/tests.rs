@@ -184,6 +184,18 @@ fn the_bill_at_rest_and_that_of_a_million_additions_are_those_of_the_operations_
 }
 
 #[test]
+fn a_month_costs_the_same_however_long_it_was_looked_at() {
+    let month = |seconds| {
+        scenario("cpu=1ms", "constant:10", seconds).simulate(Target::Eks).unwrap().bill.total().dollars()
+    };
+    let whole = month(3600);
+    for seconds in [360, 900, 4500, 86_436] {
+        let part = month(seconds);
+        assert!((part / whole - 1.0).abs() < 0.001, "{seconds} s: {part} and {whole}");
+    }
+}
+
+#[test]
 fn hours_add_up_to_the_bill_and_the_same_seed_to_the_same_run() {
     let mut scenario = scenario("cpu=3ms,wait=200ms", "diurnal:5..90", 86_400);
     (scenario.traffic.noise, scenario.traffic.seed) = (0.3, 7);

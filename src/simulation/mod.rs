@@ -223,8 +223,11 @@ pub(crate) async fn simulate(
     State(simulator): State<Simulator>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let body = json::accept(request, simulator.settings.max_body_bytes)?.read().await?;
-    let parameters = Parameters::of_json(&json::value(&body)?).map_err(Problem::invalid)?;
+    // What is not needed any more is not kept while others have their turn.
+    let parameters = {
+        let body = json::accept(request, simulator.settings.max_body_bytes)?.read().await?;
+        Parameters::of_json(&json::value(&body)?).map_err(Problem::invalid)?
+    };
     let document = simulator.run(parameters, Simulated::document).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
 }

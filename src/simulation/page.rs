@@ -12,12 +12,12 @@ use axum::{
 
 use super::{
     Simulated, Simulator,
-    parameters::{CROSSOVER, FIELDS, Field, Kind, Parameters},
+    parameters::{CROSSOVER, FIELDS, Field, Kind, Parameters, fields},
 };
 use crate::{
     http::{
         pages::{self, Page},
-        path::AsSent,
+        path::{self, AsSent},
     },
     lab::{
         chart,
@@ -115,8 +115,7 @@ pub(super) async fn show(
     as_sent: Option<Extension<AsSent>>,
     uri: Uri,
 ) -> Response {
-    let in_folder = as_sent.is_some_and(|Extension(AsSent(uri))| uri.path().ends_with('/'));
-    let (folder, root) = if in_folder { (".", "..") } else { ("lab", ".") };
+    let (root, folder) = path::around("lab", as_sent.as_deref());
     let query = uri.query().unwrap_or_default();
     let shown = match Parameters::of_query(query) {
         Ok(parameters) => result(&simulator, parameters, folder).await,
@@ -142,7 +141,7 @@ pub(super) async fn show(
         crate::VERSION,
     );
     let mut response =
-        Page { title: "Scaling lab", root, styles: &["lab/lab.css"], scripts: &[], body: &body }
+        Page { title: "Scaling lab", root: &root, styles: &["lab/lab.css"], scripts: &[], body: &body }
             .into_response();
     *response.status_mut() = shown.status;
     if let Some(seconds) = shown.retry_after {
@@ -151,10 +150,10 @@ pub(super) async fn show(
     response
 }
 
-async fn result(simulator: &Simulator, parameters: Parameters, folder: &'static str) -> Shown {
+async fn result(simulator: &Simulator, parameters: Parameters, folder: String) -> Shown {
     let rendered = simulator
         .run(parameters.clone(), move |simulated| {
-            Ok((simulated.verdict_html(folder), simulated.results_html()?))
+            Ok((simulated.verdict_html(&folder), simulated.results_html()?))
         })
         .await;
     match rendered {
@@ -371,7 +370,7 @@ fn refusal(title: &str, html: &str) -> String {
 
 fn list(errors: &[FieldError]) -> String {
     let line = |error: &FieldError| {
-        let field = FIELDS.iter().find(|field| field.pointer() == error.pointer);
+        let field = fields().find(|field| field.pointer() == error.pointer);
         let detail = escaped(&error.detail);
         match field {
             Some(field) => format!("<li><a href=\"#{}\">{}</a> {detail}</li>", id(field), field.label),
@@ -451,7 +450,7 @@ fn input(field: &Field, parameters: &Parameters, wrong: &[String]) -> String {
         Kind::Switch { .. } => {
             let checked = if value == "true" { " checked" } else { "" };
             format!(
-                "<label class=\"field wide check {class}\"><input type=\"checkbox\" id=\"{id}\" name=\"{name}\" value=\"true\"{checked}>{label}</label>\n"
+                "<label class=\"field wide check {class}\"><input type=\"checkbox\" id=\"{id}\" name=\"{name}\" value=\"true\"{checked}{invalid}>{label}</label>\n"
             )
         }
     }

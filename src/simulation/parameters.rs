@@ -31,6 +31,11 @@ const STEP: f64 = 100.0;
 const CROSSOVER_RUNS: f64 = 24.0;
 const CROSSOVER_PODS: f64 = 1000.0;
 
+/// The shortest request.
+const LEAST_MS: f64 = 0.001;
+/// Most errors in an answer: it must not be many times its question.
+const MOST_ERRORS: usize = 100;
+
 /// All values of a simulation. Units are in the names; nothing is what is left open.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Parameters {
@@ -398,8 +403,8 @@ impl Parameters {
         let mut errors = Vec::new();
         let mut read = |parent: &str, members: &Map<String, Value>| {
             for (member, value) in members {
-                let name = if parent.is_empty() { member.clone() } else { format!("{parent}.{member}") };
-                match fields().find(|field| field.name == name) {
+                let path = (parent, member.as_str());
+                match fields().find(|field| field.name.split_once('.').unwrap_or(("", field.name)) == path) {
                     Some(field) => {
                         if let Err(detail) = field.take(&mut parameters, value) {
                             errors.push(FieldError { pointer: field.pointer(), detail });
@@ -435,15 +440,17 @@ impl Parameters {
         let mut given = Vec::new();
         for (name, text) in form_urlencoded::parse(query.as_bytes()) {
             let Some(field) = fields().find(|field| field.name == name) else { continue };
-            if given.contains(&field.name) {
-                errors.push(FieldError {
-                    pointer: field.pointer(),
-                    detail: "must be given once at most".into(),
-                });
-            }
+            let taken = if given.contains(&field.name) {
+                Err("must be given once at most".to_owned())
+            } else {
+                field.take_text(&mut parameters, &text)
+            };
             given.push(field.name);
-            if let Err(detail) = field.take_text(&mut parameters, &text) {
-                errors.push(FieldError { pointer: field.pointer(), detail });
+            let pointer = field.pointer();
+            if let Err(detail) = taken
+                && !errors.iter().any(|error: &FieldError| error.pointer == pointer)
+            {
+                errors.push(FieldError { pointer, detail });
             }
         }
         parameters.checked(errors)
@@ -492,6 +499,7 @@ impl Parameters {
     /// What no field can say by itself.
     fn checked(self, mut errors: Vec<FieldError>) -> Result<Self, Vec<FieldError>> {
         if !errors.is_empty() {
+            errors.truncate(MOST_ERRORS);
             return Err(errors);
         }
         let (eks, lambda) = (&self.eks, &self.lambda);
@@ -501,10 +509,17 @@ impl Parameters {
                 errors.push(FieldError { pointer, detail: detail.to_owned() });
             }
         };
-        refuse("eks.max_replicas", eks.max_replicas < eks.min_replicas, "must not be below min_replicas");
-        refuse("eks.max_nodes", eks.max_nodes < eks.min_nodes, "must not be below min_nodes");
-        let is_idle = self.profile.cpu_ms + self.profile.wait_ms <= 0.0;
-        refuse("profile.cpu_ms", is_idle, "or wait_ms must be above 0: a request takes some time");
+        refuse(
+            "eks.max_replicas",
+            eks.max_replicas < eks.min_replicas,
+            "must not be below the fewest (min_replicas)",
+        );
+        refuse("eks.max_nodes", eks.max_nodes < eks.min_nodes, "must not be below the fewest (min_nodes)");
+        let is_idle = self.profile.cpu_ms + self.profile.wait_ms < LEAST_MS;
+        let detail = format!(
+            "and waiting (wait_ms) must be {LEAST_MS} ms together at least: a request takes some time"
+        );
+        refuse("profile.cpu_ms", is_idle, &detail);
         let limit = lambda.reserved_concurrency.unwrap_or(lambda.account_concurrency);
         let is_too_much = lambda.provisioned_concurrency > limit;
         refuse("lambda.provisioned_concurrency", is_too_much, "must not be above the function's concurrency");
@@ -755,7 +770,7 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_named() {
         let errors = Parameters::of_json(&json!({
-            "hours": 0, "region": "mars", "speed": 1, "traffic": {"from": "1", "a/b": 1}, "profile": 5,
+            "hours": 0, "region": "mars", "speed": 1, "traffic.to": 5, "traffic": {"from": "1", "a/b": 1}, "profile": 5,
             "eks": {"max_replicas": 2.5, "cpu_percent": null, "cpu_limit_milli": 0},
         }))
         .unwrap_err();
@@ -768,6 +783,7 @@ mod tests {
             "/profile",
             "/region",
             "/speed",
+            "/traffic.to",
             "/traffic/a~1b",
             "/traffic/from",
         ];
@@ -778,6 +794,7 @@ mod tests {
             ("hours=NaN", "/hours"),
             ("hours=inf", "/hours"),
             ("hours=1&hours=2", "/hours"),
+            ("hours&hours&hours=x", "/hours"),
             ("eks.cpu_percent=1e999", "/eks/cpu_percent"),
             ("eks.cpu_percent=NaN", "/eks/cpu_percent"),
             ("free_tier=yes", "/free_tier"),
@@ -785,6 +802,7 @@ mod tests {
             ("eks.max_replicas=1", "/eks/max_replicas"),
             ("eks.max_nodes=1", "/eks/max_nodes"),
             ("profile.cpu_ms=0&profile.wait_ms=0", "/profile/cpu_ms"),
+            ("profile.cpu_ms=1e-310&profile.wait_ms=0", "/profile/cpu_ms"),
             (
                 "lambda.reserved_concurrency=5&lambda.provisioned_concurrency=6",
                 "/lambda/provisioned_concurrency",
@@ -793,6 +811,8 @@ mod tests {
             assert_eq!(pointers(&Parameters::of_query(query).unwrap_err()), [expected], "{query}");
         }
         assert!(Parameters::of_query("utm_source=x").is_ok());
+        let strange: Map<String, Value> = (0..1000).map(|number| (number.to_string(), json!(1))).collect();
+        assert_eq!(Parameters::of_json(&json!(strange)).unwrap_err().len(), MOST_ERRORS);
     }
 
     #[test]
