@@ -1,12 +1,15 @@
 //! The Fibonacci numbers, the callers' sequences, and their sessions, over TCP.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
 use crate::{
     databases::{Database, Folder, Kind},
-    support::{Outgoing, Reply, Server, request},
+    support::{Outgoing, PATIENCE, Reply, Server, request},
 };
 
 const KEY: &str = "0123456789-0123456789-0123456789";
@@ -236,6 +239,18 @@ async fn no_file_is_created_before_it_is_needed() {
     assert_eq!(health.json()["store"], json!({"kind": "sqlite", "status": "ok"}));
 }
 
+/// A step that is taken once, however busy the disk: a store that takes too long is a 503, which says to try again.
+async fn patient_step(key: String, at: SocketAddr) -> Reply {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reply = call("POST", "/fibonacci/next").header("idempotency-key", &key).send(at).await;
+        if reply.status != 503 || Instant::now() > deadline {
+            return reply;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test]
 async fn replicas_that_start_together_change_the_schema_once() {
     for kind in [Kind::Postgres, Kind::Sqlite] {
@@ -246,7 +261,8 @@ async fn replicas_that_start_together_change_the_schema_once() {
         }
         let calls: Vec<_> = servers
             .iter()
-            .map(|server| tokio::spawn(call("POST", "/fibonacci/next").send(server.address)))
+            .enumerate()
+            .map(|(number, server)| tokio::spawn(patient_step(number.to_string(), server.address)))
             .collect();
         let mut given = Vec::new();
         for call in calls {
