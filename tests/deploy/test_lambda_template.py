@@ -129,13 +129,20 @@ def test_every_setting_of_the_jobs_api_is_a_parameter_or_of_no_use_on_lambda(fun
     assert of_jobs - function["Environment"]["Variables"].keys() == of_no_use
 
 
+def test_the_lab_is_on_as_in_the_container_and_a_parameter_switches_it_off(template, function, known_settings):
+    assert function["Environment"]["Variables"]["LAB_SLOTS"] == {"Ref": "LabSlots"}
+    # An environment works for one request at a time: more slots would be of no use.
+    slots = template["Parameters"]["LabSlots"]
+    assert (slots["MinValue"], slots["MaxValue"], str(slots["Default"])) == (0, 1, known_settings["LAB_SLOTS"])
+
+
 def test_the_jobs_api_and_signing_in_are_off_unless_asked_for(template, function):
     for condition, parameter in SWITCHES.items():
         assert template["Parameters"][parameter]["Default"] == ""
         assert template["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
     assert template["Conditions"]["ManagesJobs"] == {"Fn::Or": [{"Condition": "NamesCluster"}, {"Condition": "NamesClusters"}]}
     variables = function["Environment"]["Variables"]
-    for name in variables.keys() - {"REQUEST_TIMEOUT", "STATE_URL"}:
+    for name in variables.keys() - {"REQUEST_TIMEOUT", "STATE_URL", "LAB_SLOTS"}:
         assert resolved(variables[name], {}) is None
     assert resolved(variables["EKS_CLUSTER_NAME"], {"NamesCluster": True}) == "EksClusterName"
     assert resolved(variables["EKS_CLUSTERS"], {"NamesClusters": True}) == "EksClusters"
