@@ -34,8 +34,9 @@ class Demo:
         self.process = subprocess.Popen(
             [tree / "scripts/demo.sh"], cwd=folder, stdin=subprocess.DEVNULL, stdout=self.said, stderr=subprocess.STDOUT,
             start_new_session=True,
-            # Tests that run in the background ignore SIGINT, and a shell cannot trap what it was started to ignore.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            # Tests in the background ignore SIGINT, those under nohup SIGHUP, and a shell cannot trap what it was started to
+            # ignore.
+            preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)],
             env={**known, **binaries, "DEMO_SECONDS": str(SECONDS), "DEMO_USERS": "10", **env},
         )
 
