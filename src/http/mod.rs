@@ -16,6 +16,7 @@ pub mod path;
 pub(crate) mod query;
 pub mod scheme;
 pub mod shortcut;
+pub(crate) mod slots;
 pub mod stream;
 
 use axum::routing::MethodRouter;

@@ -5,7 +5,7 @@
 
 mod burn;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -13,20 +13,19 @@ use axum::{
     http::{StatusCode, Uri},
     routing::get,
 };
-use prometheus::IntGauge;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::info;
 use utoipa::ToSchema;
 
 use crate::{
-    http::Routes,
+    http::{
+        Routes,
+        slots::{Slot, Slots},
+    },
     problem::{Document, FieldError, Problem},
     telemetry::metrics::Metrics,
 };
-
-/// How soon a caller may come back that found every slot busy.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How CPU may be burnt.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +77,8 @@ pub(crate) async fn serve(State(burner): State<Burner>, uri: Uri) -> Result<Json
     }
     let seconds = burn::seconds(uri.query().unwrap_or_default(), burner.max_seconds)
         .map_err(|detail| Problem::invalid(vec![FieldError::field("seconds", detail)]))?;
-    let slot = burner.slot()?;
+    // At once or not at all: a queue would only hide that the pod is full.
+    let slot = burner.slots.take_now()?;
     info!(seconds, "Burning CPU");
 
     let iterations = burn_for(Duration::from_secs_f64(seconds), slot).await?;
@@ -107,47 +107,20 @@ async fn burn_for(cpu: Duration, slot: Slot) -> Result<u64, Problem> {
 pub(crate) struct Burner {
     is_enabled: bool,
     max_seconds: f64,
-    free: Arc<Semaphore>,
-    busy: IntGauge,
-    metrics: Metrics,
+    slots: Slots,
 }
 
 impl Burner {
     fn new(load: Load, metrics: &Metrics) -> prometheus::Result<Self> {
         let Load { is_enabled, max_seconds, slots } = load;
         let slots = if is_enabled { slots } else { 0 };
-        let all = metrics
-            .gauge("load_slots", "Requests to /load that may burn CPU at once; 0 when not enabled.")?;
-        all.set(i64::try_from(slots).unwrap_or(i64::MAX));
-        Ok(Self {
-            is_enabled,
-            max_seconds,
-            free: Arc::new(Semaphore::new(slots)),
-            busy: metrics.gauge("load_slots_busy", "Requests to /load that burn CPU now.")?,
-            metrics: metrics.clone(),
-        })
-    }
-
-    /// A free slot, at once or not at all: a queue would only hide that the pod is full.
-    fn slot(&self) -> Result<Slot, Problem> {
-        let Ok(permit) = self.free.clone().try_acquire_owned() else {
-            self.metrics.shed();
-            let detail = "every slot for burning CPU is busy";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY_AFTER));
-        };
-        self.busy.inc();
-        Ok(Slot { busy: self.busy.clone(), _permit: permit })
-    }
-}
-
-/// A slot in use; dropping it frees it.
-struct Slot {
-    busy: IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.busy.dec();
+        let slots = Slots::new(
+            slots,
+            ("load_slots", "Requests to /load that may burn CPU at once; 0 when not enabled."),
+            ("load_slots_busy", "Requests to /load that burn CPU now."),
+            metrics,
+            "every slot for burning CPU is busy",
+        )?;
+        Ok(Self { is_enabled, max_seconds, slots })
     }
 }

@@ -8,7 +8,7 @@ mod page;
 mod parameters;
 mod schema;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     extract::{Request, State},
@@ -16,16 +16,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use prometheus::IntGauge;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tracing::info;
 use utoipa::ToSchema;
 
 use self::parameters::Parameters;
 use crate::{
-    http::{Routes, json},
+    http::{Routes, json, slots::Slots},
     lab::{
         cost::{Line, Prices},
         run::{Decision, Percentiles, Point, Requests},
@@ -39,9 +38,8 @@ use crate::{
 /// The route that simulates.
 pub const PATH: &str = "/api/v1/simulations";
 
-/// How long a simulation waits for a slot, and how soon whoever waited in vain may come back.
+/// How long a simulation waits for a slot.
 const PATIENCE: Duration = Duration::from_secs(5);
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Most decisions of a run in an answer, which gateways limit to a megabyte; the others are counted.
 const DECISIONS: usize = 500;
 
@@ -73,9 +71,7 @@ pub fn routes(simulations: Simulations, metrics: &Metrics) -> prometheus::Result
 #[derive(Clone)]
 pub(crate) struct Simulator {
     settings: Simulations,
-    free: Arc<Semaphore>,
-    busy: IntGauge,
-    metrics: Metrics,
+    slots: Slots,
 }
 
 /// A finished simulation.
@@ -234,14 +230,14 @@ pub(crate) async fn simulate(
 
 impl Simulator {
     fn new(settings: Simulations, metrics: &Metrics) -> prometheus::Result<Self> {
-        let all = metrics.gauge("lab_slots", "Simulations that may run at once; 0 when switched off.")?;
-        all.set(i64::try_from(settings.slots).unwrap_or(i64::MAX));
-        Ok(Self {
-            settings,
-            free: Arc::new(Semaphore::new(settings.slots)),
-            busy: metrics.gauge("lab_slots_busy", "Simulations that run now.")?,
-            metrics: metrics.clone(),
-        })
+        let slots = Slots::new(
+            settings.slots,
+            ("lab_slots", "Simulations that may run at once; 0 when switched off."),
+            ("lab_slots_busy", "Simulations that run now."),
+            metrics,
+            "every slot for simulations is busy",
+        )?;
+        Ok(Self { settings, slots })
     }
 
     /// Runs a simulation and what `render` makes of it on a blocking thread, which holds its slot until it really is
@@ -251,7 +247,10 @@ impl Simulator {
         parameters: Parameters,
         render: impl FnOnce(&Simulated) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Problem> {
-        let slot = self.slot().await?;
+        if self.settings.slots == 0 {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "simulations are switched off here"));
+        }
+        let slot = self.slots.take_within(PATIENCE).await?;
         let title = parameters.title();
         let (done, result) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
@@ -269,33 +268,6 @@ impl Simulator {
         let rendered = rendered.map_err(|reason| failed(&reason))?;
         info!(title, "Simulated");
         Ok(rendered)
-    }
-
-    /// A free slot, soon or not at all. Who waits takes their turn, and costs nothing meanwhile.
-    async fn slot(&self) -> Result<Slot, Problem> {
-        if self.settings.slots == 0 {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "simulations are switched off here"));
-        }
-        let permit = tokio::time::timeout(PATIENCE, self.free.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            self.metrics.shed();
-            let detail = "every slot for simulations is busy";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY_AFTER));
-        };
-        self.busy.inc();
-        Ok(Slot { busy: self.busy.clone(), _permit: permit })
-    }
-}
-
-/// A slot in use; dropping it frees it.
-struct Slot {
-    busy: IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.busy.dec();
     }
 }
 

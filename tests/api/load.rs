@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     gateway::{Front, Gateway, Options},
-    support::{PATIENCE, Reply, Server, lambda_binary, request},
+    support::{Reply, Server, lambda_binary, metric, request, until_busy},
 };
 
 /// Longer than any test waits for it: who asks for this much relies on its being cut short.
@@ -23,21 +23,6 @@ const ENDLESS: (&str, &str) = ("LOAD_MAX_SECONDS", "600");
 const TIMEOUT: (&str, &str) = ("REQUEST_TIMEOUT", "700s");
 const ENABLED: (&str, &str) = ("LOAD_ENABLED", "true");
 const BURN: &str = "/load?seconds=600";
-
-/// A metric without labels.
-async fn metric(server: SocketAddr, name: &str) -> f64 {
-    let metrics = request("GET", "/metrics").send(server).await;
-    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{name} is missing in:\n{}", metrics.text())).parse().unwrap()
-}
-
-async fn until_busy(server: SocketAddr, slots: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while metric(server, "load_slots_busy").await as usize != slots {
-        assert!(Instant::now() < deadline, "{slots} slots are busy");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
 
 /// A process that burns uses a second of CPU a second, or what a busy machine leaves it.
 async fn burns_nothing(server: SocketAddr) {
@@ -102,7 +87,7 @@ async fn past_the_slots_a_burn_is_refused_and_health_routes_still_answer() {
     let slots = 4 * std::thread::available_parallelism().unwrap().get();
     let server = Server::start(&[ENABLED, ENDLESS, TIMEOUT, ("LOAD_SLOTS", &slots.to_string())]).await;
     let burns: Vec<_> = (0..slots).map(|_| asking(server.address, BURN, Version::HTTP_11)).collect();
-    until_busy(server.address, slots).await;
+    until_busy(server.address, "load_slots_busy", slots).await;
     assert_eq!(metric(server.address, "load_slots").await as usize, slots);
 
     let refused = request("GET", BURN).send(server.address).await;
@@ -123,15 +108,15 @@ async fn a_client_that_goes_away_stops_its_burn_and_frees_the_slot() {
     let server = Server::start(&[ENABLED, ENDLESS, TIMEOUT, ("LOAD_SLOTS", "1")]).await;
     let mut http1 = TcpStream::connect(server.address).await.unwrap();
     http1.write_all(format!("GET {BURN} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
-    until_busy(server.address, 1).await;
+    until_busy(server.address, "load_slots_busy", 1).await;
     drop(http1);
-    until_busy(server.address, 0).await;
+    until_busy(server.address, "load_slots_busy", 0).await;
     burns_nothing(server.address).await;
 
     let http2 = asking(server.address, BURN, Version::HTTP_2);
-    until_busy(server.address, 1).await;
+    until_busy(server.address, "load_slots_busy", 1).await;
     http2.abort();
-    until_busy(server.address, 0).await;
+    until_busy(server.address, "load_slots_busy", 0).await;
     burns_nothing(server.address).await;
 
     let reply = request("GET", "/load?seconds=0.01").send(server.address).await;
@@ -153,7 +138,7 @@ async fn a_burn_that_takes_too_long_by_the_clock_is_answered_504_and_stops() {
     }
     assert!(answered.contains(&504), "{answered:?}");
     assert!(answered.iter().all(|status| matches!(status, 200 | 504)), "{answered:?}");
-    until_busy(server.address, 0).await;
+    until_busy(server.address, "load_slots_busy", 0).await;
     burns_nothing(server.address).await;
 }
 
@@ -161,7 +146,7 @@ async fn a_burn_that_takes_too_long_by_the_clock_is_answered_504_and_stops() {
 async fn a_burn_that_can_finishes_during_the_drain() {
     let server = Server::start(&[ENABLED, ("DRAIN_TIMEOUT", "50s")]).await;
     let burn = asking(server.address, "/load?seconds=1", Version::HTTP_11);
-    until_busy(server.address, 1).await;
+    until_busy(server.address, "load_slots_busy", 1).await;
     server.signal(Signal::TERM);
     let reply = burn.await.unwrap().expect("a complete answer");
     assert_eq!((reply.status.as_u16(), reply.header("connection")), (200, "close"), "{reply:?}");
@@ -173,7 +158,7 @@ async fn a_burn_that_outlives_the_drain_is_answered_503() {
     let server =
         Server::start(&[ENABLED, ENDLESS, TIMEOUT, ("LOAD_SLOTS", "2"), ("DRAIN_TIMEOUT", "300ms")]).await;
     let burns = [Version::HTTP_11, Version::HTTP_2].map(|version| asking(server.address, BURN, version));
-    until_busy(server.address, 2).await;
+    until_busy(server.address, "load_slots_busy", 2).await;
     server.signal(Signal::TERM);
     for burn in burns {
         let reply = burn.await.unwrap().expect("a complete answer");

@@ -211,3 +211,19 @@ impl Outgoing {
         Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
 }
+
+/// A metric without labels.
+pub(crate) async fn metric(server: SocketAddr, name: &str) -> f64 {
+    let metrics = request("GET", "/metrics").send(server).await;
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is missing in:\n{}", metrics.text())).parse().unwrap()
+}
+
+/// Waits until a gauge shows so many slots in use.
+pub(crate) async fn until_busy(server: SocketAddr, gauge: &str, slots: usize) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while metric(server, gauge).await as usize != slots {
+        assert!(std::time::Instant::now() < deadline, "{slots} slots are busy");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
