@@ -52,6 +52,11 @@ const HANDSHAKES: Duration = Duration::from_millis(100);
 /// How often an HTTP/2 client has to prove that it is still there.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
+/// The largest head of an HTTP/1 request, in bytes, and so the most that a connection holds of one before it counts
+/// towards `MAX_IN_FLIGHT`: hyper would take 400 KiB. Room for the longest token and as much again; HTTP/2's is 16 KiB.
+/// It also bounds what is read of a body, and gathered of an answer, at once.
+const LARGEST_HEAD: usize = 32 * 1024;
+
 /// Tells an HTTP/1 client that the connection ends with this answer.
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -206,6 +211,7 @@ impl Server {
             .header_read_timeout(None)
             // Answers are small: copying one into a buffer is cheaper than a vectored write.
             .writev(false)
+            .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(io), service);
         tokio::pin!(connection);
         tokio::select! {

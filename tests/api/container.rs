@@ -438,3 +438,40 @@ async fn a_stream_ends_when_its_client_goes_away() {
     // Nothing is written to it: its end alone is noticed.
     timeout(PATIENCE, parts.closed()).await.expect("nobody wants more");
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_before_it_ends() {
+    let server = Server::start(&[]).await;
+    // What the head has besides its one long value.
+    let (begin, end) = ("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\na: ", "\r\n\r\n");
+    let largest = "x".repeat(32 * 1024 - begin.len() - end.len());
+    let mut stream = connect(server.address).await;
+    stream.write_all(format!("{begin}{largest}{end}").as_bytes()).await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
+
+    // One byte more, and nothing says that the head ends here: who waits for that holds all of it meanwhile.
+    let mut stream = connect(server.address).await;
+    stream.write_all(format!("{begin}{largest}xxxxx").as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer:?}");
+
+    for (headers, status) in [(98, 200), (99, 431)] {
+        let mut stream = connect(server.address).await;
+        let many = format!(
+            "GET /livez HTTP/1.1\r\nhost: h\r\n{}connection: close\r\n\r\n",
+            "a: b\r\n".repeat(headers)
+        );
+        stream.write_all(many.as_bytes()).await.unwrap();
+        assert!(
+            rest(&mut stream).await.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{headers} and two more"
+        );
+    }
+
+    for (length, status) in [(15 * 1024, 200), (17 * 1024, 431)] {
+        let long = "x".repeat(length);
+        let request = request("GET", "/livez").header("a", &long);
+        let reply = request.send_on(connect(server.address).await, Version::HTTP_2).await.unwrap();
+        assert_eq!(reply.status, status, "{length} bytes over HTTP/2");
+    }
+}
