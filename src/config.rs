@@ -549,6 +549,9 @@ fn positive_seconds(value: &str) -> Result<f64, String> {
 /// Half of the threads that tokio keeps for blocking work: burning never takes those of others.
 pub const MOST_LOAD_SLOTS: usize = 256;
 
+/// An eighth of them: with burns, simulations leave three eighths to files, stores and long numbers.
+const MOST_LAB_SLOTS: usize = 64;
+
 /// A number of slots, or `CPUs`: as many as there are processors, a container's CPU limit considered.
 fn load_slots(value: &str) -> Result<Option<usize>, String> {
     if value.eq_ignore_ascii_case("CPUs") {
@@ -565,8 +568,8 @@ fn load_slots(value: &str) -> Result<Option<usize>, String> {
 fn lab_slots(value: &str) -> Result<usize, String> {
     number(value)
         .ok()
-        .filter(|slots| *slots <= MOST_LOAD_SLOTS)
-        .ok_or_else(|| format!("a whole number from 0 to {MOST_LOAD_SLOTS}"))
+        .filter(|slots| *slots <= MOST_LAB_SLOTS)
+        .ok_or_else(|| format!("a whole number from 0 to {MOST_LAB_SLOTS}"))
 }
 
 /// Of things that outlive requests.
@@ -787,8 +790,8 @@ mod tests {
             ("LOAD_SLOTS", "0", "from 1 to 256"),
             ("LOAD_SLOTS", "257", "from 1 to 256"),
             ("LOAD_SLOTS", "all", "or CPUs"),
-            ("LAB_SLOTS", "257", "from 0 to 256"),
-            ("LAB_SLOTS", "-1", "from 0 to 256"),
+            ("LAB_SLOTS", "65", "from 0 to 64"),
+            ("LAB_SLOTS", "-1", "from 0 to 64"),
             ("FIBONACCI_MAX_INDEX", "10000001", "from 0 to 10000000"),
             ("STATE_CONNECTIONS", "0", "above 0"),
             ("SESSION_TTL", "0s", "from a second"),
@@ -854,6 +857,17 @@ mod tests {
         let slots = |value| config(&[("LOAD_SLOTS", value)]).unwrap().load_slots;
         assert_eq!(slots("3"), Some(3));
         assert_eq!((slots("cpus"), slots("CPUs")), (None, None));
+    }
+
+    #[test]
+    fn burns_and_simulations_leave_threads_to_others() {
+        /// Of a tokio runtime, unless it is told otherwise.
+        const THREADS: usize = 512;
+        let most = |name, slots: usize| config(&[(name, &slots.to_string())]).is_ok();
+        let largest = |name| (1..=THREADS).rev().find(|slots| most(name, *slots)).unwrap();
+        let (burns, simulations) = (largest("LOAD_SLOTS"), largest("LAB_SLOTS"));
+        assert_eq!((burns, simulations), (256, 64));
+        assert!(THREADS - burns - simulations >= THREADS / 3);
     }
 
     #[test]
