@@ -193,15 +193,15 @@ pub(crate) async fn list(State(trail): State<Arc<Trail>>, uri: Uri) -> Result<Re
         .into_response())
 }
 
+/// No entry has a control character in these, and PostgreSQL takes no text with a NUL.
 fn filter(query: &Query<'_>, name: &str) -> Result<Option<String>, Problem> {
-    let value = query.one(name)?.filter(|value| !value.is_empty());
-    match value {
-        Some(value) if value.len() > LONGEST_FILTER => {
-            let detail = format!("must have at most {LONGEST_FILTER} bytes");
-            Err(Problem::invalid(vec![FieldError::field(name, detail)]))
-        }
-        value => Ok(value.map(str::to_owned)),
-    }
+    let Some(value) = query.one(name)?.filter(|value| !value.is_empty()) else { return Ok(None) };
+    let detail = match value {
+        _ if value.len() > LONGEST_FILTER => format!("must have at most {LONGEST_FILTER} bytes"),
+        _ if value.contains(char::is_control) => "must have no control characters".to_owned(),
+        _ => return Ok(Some(value.to_owned())),
+    };
+    Err(Problem::invalid(vec![FieldError::field(name, detail)]))
 }
 
 fn since(query: &Query<'_>) -> Result<u64, Problem> {
@@ -211,4 +211,34 @@ fn since(query: &Query<'_>) -> Result<u64, Problem> {
         let detail = "must be a moment in UTC, such as 2026-01-31T12:00:00Z";
         Problem::invalid(vec![FieldError::field("since", detail)])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_no_entry_can_meet_is_refused_before_a_store_is_asked() {
+        let filter = |value: &str| {
+            let uri: Uri = format!("{AUDIT}?caller={value}").parse().unwrap();
+            filter(&Query::of(&uri), "caller")
+        };
+        assert_eq!(filter("").unwrap(), None);
+        assert_eq!(filter("ci@example.com").unwrap().unwrap(), "ci@example.com");
+        assert_eq!(filter("Zo%C3%AB%20W").unwrap().unwrap(), "Zo\u{eb} W");
+        let longest = "a".repeat(LONGEST_FILTER);
+        assert_eq!(filter(&longest).unwrap().unwrap(), longest);
+        for (value, detail) in [
+            // PostgreSQL would refuse it, and the answer would be that the store is away.
+            ("%00", "must have no control characters"),
+            ("a%0Ab", "must have no control characters"),
+            ("a%C2%85", "must have no control characters"),
+            (&format!("a{longest}"), "must have at most 256 bytes"),
+        ] {
+            let problem = filter(value).unwrap_err();
+            assert_eq!(problem.status(), StatusCode::UNPROCESSABLE_ENTITY);
+            let error = &problem.value()["errors"][0];
+            assert_eq!((&error["pointer"], &error["detail"]), (&"/caller".into(), &detail.into()));
+        }
+    }
 }
