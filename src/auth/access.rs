@@ -47,7 +47,7 @@ use super::{
     limit::{Limiter, Quota, Rate},
     oidc::Oidc,
     scope::{Scope, Scopes},
-    tokens::{Known, Tokens},
+    tokens::{self, Known, Tokens, Unsure},
     trail::Trail,
 };
 use crate::{http::Routes, problem::Problem, telemetry::writer::Writer};
@@ -210,7 +210,8 @@ impl Access {
     /// Who is calling.
     ///
     /// # Errors
-    /// 401 without a token that is accepted, 403 where nobody can sign in, 503 while the issuer's keys cannot be had.
+    /// 401 without a token that is accepted, 403 where nobody can sign in, 503 while the issuer's keys cannot be had or the
+    /// tokens file takes too long to read.
     async fn identify(&self, headers: &HeaderMap) -> Result<Principal, Problem> {
         let Inner { tokens, oidc, .. } = &*self.0;
         if tokens.is_none() && oidc.is_none() {
@@ -219,7 +220,7 @@ impl Access {
         }
         let token = bearer::token(headers)?.ok_or_else(bearer::required)?;
         if let Some(tokens) = tokens {
-            match tokens.find(token).await {
+            match tokens.find(token).await? {
                 Known::Good(name, scopes) => return Ok(Principal::new(Subject::new(FILE, name), scopes)),
                 Known::Expired => return Err(bearer::invalid("the token has expired")),
                 Known::Not => {}
@@ -229,6 +230,13 @@ impl Access {
             Some(oidc) => oidc.principal(token).await,
             None => Err(bearer::invalid("the token is unknown")),
         }
+    }
+}
+
+impl From<Unsure> for Problem {
+    fn from(Unsure: Unsure) -> Self {
+        let detail = "the tokens cannot be checked at the moment";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(tokens::PAUSE)
     }
 }
 

@@ -9,7 +9,8 @@
 //!
 //! A name may have several tokens, so that an old one and its successor hold at once. The file is read again when it is
 //! asked for a token and [`PAUSE`] went by: a mounted Secret changes without a restart. One that cannot be used then is
-//! reported, and what it said before goes on to hold; at the start it stops the start.
+//! reported, and what it said before goes on to hold; at the start it stops the start. While one is being read, everybody
+//! waits for that; and while that takes too long, nobody is let in, because nobody can tell what was removed.
 //!
 //! Tokens are looked up by their hash, so how long that takes tells nothing of them. Nothing of a line is ever repeated:
 //! it may hold a token by mistake.
@@ -23,8 +24,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinError, spawn_blocking},
+    time::{Instant, timeout},
+};
 
 use super::{
     Clock,
@@ -51,17 +59,28 @@ pub struct Tokens(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    read: Reader,
     clock: Clock,
     state: Mutex<State>,
 }
+
+/// How the file's content is had.
+type Reader = Arc<dyn Fn(&Path) -> Result<Vec<u8>, String> + Send + Sync>;
 
 struct State {
     table: Arc<Table>,
     /// What the last look found, usable or not: a hash of the content, or why there is none.
     seen: Result<Hash, String>,
     looked: Instant,
-    is_looking: bool,
+    look: Option<Look>,
 }
+
+/// A look at the file under way: many may wait for it, and it goes on when none does.
+type Look = Shared<BoxFuture<'static, Result<(), Unsure>>>;
+
+/// It cannot be told whether a token is good at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unsure;
 
 type Table = HashMap<Hash, Entry>;
 
@@ -89,34 +108,50 @@ impl Tokens {
     /// # Errors
     /// One line that names the setting, the file, the number of the line, and what was expected there.
     pub fn load(path: &Path, clock: Clock) -> Result<Self, String> {
+        Self::read_by(Arc::new(read), path, clock)
+    }
+
+    fn read_by(read: Reader, path: &Path, clock: Clock) -> Result<Self, String> {
         let content = read(path).and_then(|content| Ok((hash(&content), parse(&content)?)));
         let (seen, table) = content.map_err(|reason| described(path, &reason))?;
         let table = Arc::new(table);
-        let state = State { table, seen: Ok(seen), looked: Instant::now(), is_looking: false };
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), clock, state: Mutex::new(state) })))
+        let state = State { table, seen: Ok(seen), looked: Instant::now(), look: None };
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), read, clock, state: Mutex::new(state) })))
     }
 
     /// What the file says of a token at present.
-    pub(super) async fn find(&self, token: &str) -> Known {
-        self.look_again().await;
+    ///
+    /// # Errors
+    /// When that takes longer than [`DEADLINE`].
+    pub(super) async fn find(&self, token: &str) -> Result<Known, Unsure> {
+        self.look_again().await?;
         let table = self.0.state().table.clone();
-        match table.get(&hash(token.as_bytes())) {
+        Ok(match table.get(&hash(token.as_bytes())) {
             None => Known::Not,
             Some(entry) if entry.expires.is_some_and(|end| (self.0.clock)() >= end) => Known::Expired,
             Some(entry) => Known::Good(entry.name.clone(), entry.scopes),
-        }
+        })
     }
 
-    /// One caller looks, and waits for it: a token that was removed an hour ago must not be good for one request more.
-    async fn look_again(&self) {
-        if !self.0.begin_look() {
-            return;
-        }
-        // It goes on by itself: a caller who goes away must not end it for others.
-        let look = tokio::spawn(self.0.clone().look());
-        if tokio::time::timeout(DEADLINE, look).await.is_err() {
-            tracing::warn!("Went on with the tokens as they were: AUTH_TOKENS_FILE takes long to read");
-        }
+    /// Looks if it is time to, and waits for whoever looks: a token that was removed an hour ago must not be good for one
+    /// request more.
+    async fn look_again(&self) -> Result<(), Unsure> {
+        let look = {
+            let mut state = self.0.state();
+            // One that has ended takes itself away, unless it panicked.
+            match state.look.as_ref().filter(|look| look.peek().is_none()) {
+                Some(look) => look.clone(),
+                None if state.looked.elapsed() < PAUSE => return Ok(()),
+                None => state.look.insert(self.look()).clone(),
+            }
+        };
+        timeout(DEADLINE, look).await.unwrap_or(Err(Unsure))
+    }
+
+    /// Looks in a task of its own: a caller who goes away must not end it for the others.
+    fn look(&self) -> Look {
+        let task = tokio::spawn(self.0.clone().look());
+        task.map(|ended| ended.map_err(|_| Unsure)).boxed().shared()
     }
 }
 
@@ -125,35 +160,38 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin_look(&self) -> bool {
-        let mut state = self.state();
-        let is_due = !state.is_looking && state.looked.elapsed() >= PAUSE;
-        state.is_looking |= is_due;
-        is_due
-    }
-
     async fn look(self: Arc<Self>) {
-        let path = self.path.clone();
-        let content = tokio::task::spawn_blocking(move || read(&path)).await;
+        let content = self.content().await;
         let content = content.unwrap_or_else(|_| Err("cannot be read: the process is ending".to_owned()));
         let seen = content.as_ref().map(|content| hash(content)).map_err(Clone::clone);
-        let is_new = {
-            let mut state = self.state();
-            state.is_looking = false;
-            state.looked = Instant::now();
-            std::mem::replace(&mut state.seen, seen.clone()) != seen
-        };
-        if !is_new {
-            return;
-        }
-        match content.and_then(|content| parse(&content)) {
-            Ok(table) => {
-                tracing::info!(tokens = table.len(), "Read AUTH_TOKENS_FILE again");
-                self.state().table = Arc::new(table);
-            }
-            Err(reason) => {
-                let error = described(&self.path, &reason);
+        let is_new = self.state().seen != seen;
+        let table = is_new.then(|| content.and_then(|content| parse(&content)));
+        match &table {
+            Some(Ok(table)) => tracing::info!(tokens = table.len(), "Read AUTH_TOKENS_FILE again"),
+            Some(Err(reason)) => {
+                let error = described(&self.path, reason);
                 tracing::error!(error, "Went on with the tokens as they were");
+            }
+            None => {}
+        }
+        let mut state = self.state();
+        if let Some(Ok(table)) = table {
+            state.table = Arc::new(table);
+        }
+        state.seen = seen;
+        state.looked = Instant::now();
+        state.look = None;
+    }
+
+    /// Reads the file, however long that takes: a second reader would only be stuck behind the first.
+    async fn content(&self) -> Result<Result<Vec<u8>, String>, JoinError> {
+        let (read, path) = (self.read.clone(), self.path.clone());
+        let mut reading = spawn_blocking(move || read(&path));
+        match timeout(DEADLINE, &mut reading).await {
+            Ok(content) => content,
+            Err(_) => {
+                tracing::error!("Lets nobody in until AUTH_TOKENS_FILE has been read: it takes long");
+                reading.await
             }
         }
     }
@@ -239,10 +277,91 @@ fn scopes(text: &str) -> Option<Scopes> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use axum::{body::Body, extract::Request, routing::get};
+    use tower::ServiceExt;
+
     use super::*;
+    use crate::auth::{access::Access, limit::Rate};
 
     /// `printf %s hello | sha256sum`
     const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    /// A file whose content comes when the test says so, read once at the start; and how often it was read.
+    fn file(first: &str) -> (mpsc::Sender<String>, Tokens, Arc<AtomicUsize>) {
+        let (write, written) = mpsc::channel();
+        let written = Mutex::new(written);
+        let reads = Arc::new(AtomicUsize::new(0));
+        let count = reads.clone();
+        let read: Reader = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let content: Result<String, _> = written.lock().unwrap().recv();
+            content.map(String::into_bytes).map_err(|_| "the test is over".to_owned())
+        });
+        write.send(first.to_owned()).unwrap();
+        let tokens = Tokens::read_by(read, Path::new("tokens"), Arc::new(SystemTime::now)).unwrap();
+        (write, tokens, reads)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_come_while_the_file_is_read_wait_for_what_it_says_now() {
+        let (write, tokens, _) = file(&format!("{HELLO} ci jobs:read"));
+        assert!(matches!(tokens.find("hello").await, Ok(Known::Good(..))));
+        tokio::time::advance(PAUSE).await;
+        // The first one leaves at once.
+        assert_eq!(tokens.find("hello").now_or_never(), None);
+        let written = async {
+            tokio::task::yield_now().await;
+            write.send("# nobody".to_owned()).unwrap();
+        };
+        let (second, third, ()) = tokio::join!(tokens.find("hello"), tokens.find("hello"), written);
+        assert_eq!((second, third), (Ok(Known::Not), Ok(Known::Not)), "it was removed before they came");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_let_in_while_the_file_takes_too_long_and_one_thread_waits_for_it() {
+        let (write, tokens, reads) = file(&format!("{HELLO} ci jobs:read"));
+        tokio::time::advance(PAUSE).await;
+        for _ in 0..3 {
+            let (first, second, ()) =
+                tokio::join!(tokens.find("hello"), tokens.find("other"), tokio::time::advance(DEADLINE));
+            assert_eq!((first, second), (Err(Unsure), Err(Unsure)));
+            tokio::time::advance(10 * PAUSE).await;
+        }
+        let access = Access::new(Some(tokens.clone()), None, Rate::parse("1/s").unwrap(), None, None);
+        let routes = access.guard([("/api/v1/a", Scope::JobsRead, get(async || "in"))]).into_routes();
+        let request = Request::get("/api/v1/a").header("authorization", "Bearer hello");
+        let asked = routes[0].1.clone().oneshot(request.body(Body::empty()).unwrap());
+        let (refused, ()) = tokio::join!(asked, tokio::time::advance(DEADLINE));
+        let refused = refused.unwrap();
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()["retry-after"]),
+            (503, &"2".parse().unwrap())
+        );
+
+        write.send(format!("{HELLO} again jobs:read")).unwrap();
+        let expected = Known::Good("again".to_owned(), Scopes::among(["jobs:read"]));
+        assert_eq!(tokens.find("hello").await, Ok(expected));
+        assert_eq!(reads.load(Ordering::Relaxed), 2, "at the start, and since then");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_ended_when_nobody_waited_any_more_is_not_believed_later() {
+        let (write, tokens, _) = file(&format!("{HELLO} ci jobs:read"));
+        tokio::time::advance(PAUSE).await;
+        assert_eq!(tokens.find("hello").now_or_never(), None);
+        write.send(format!("{HELLO} ci jobs:read")).unwrap();
+        while tokens.0.state().look.is_some() {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(PAUSE).await;
+        write.send("# nobody".to_owned()).unwrap();
+        assert_eq!(tokens.find("hello").await, Ok(Known::Not));
+    }
 
     #[test]
     fn a_line_is_a_hash_a_name_scopes_and_perhaps_an_end() {
