@@ -23,8 +23,8 @@ use crate::{
     problem::FieldError,
 };
 
-/// Steps, each of a second, times what one costs: a hundred units for a target, and one for each pod. A thousand
-/// million units are about a second of CPU time.
+/// The most that one simulation may be, in units: its steps, each of a second, times what one costs, which is a hundred
+/// for a target and one for each pod. A thousand million units are about a second of CPU time, so these are some three.
 const MOST_WORK: f64 = 3e9;
 const STEP: f64 = 100.0;
 /// Runs of both targets until the crossover is found, at most, and the pods that those may have.
