@@ -43,7 +43,7 @@ use crate::{
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long answers that were cut short may take to reach their clients.
+/// How long answers that were cut short may take to reach their clients, and what goes on beside them to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long handshakes that began before the end may take to complete: a round trip, amply.
@@ -115,8 +115,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
     let drain_ends = Instant::now() + config.drain_timeout;
     // Without file descriptors it takes until some connections have ended.
     let _ = timeout_at(drain_ends, server.accept_what_is_queued(listener)).await;
-    server.finish(drain_ends).await;
-    let _ = timeout(LAST_WORDS, beside).await;
+    server.finish(drain_ends, beside).await;
 }
 
 struct Server {
@@ -160,7 +159,13 @@ impl Server {
         }
     }
 
-    async fn finish(&self, drain_ends: Instant) {
+    /// Waits for the connections and for what goes on beside them, at the same time: one after the other they could take
+    /// twice as long, and whoever stops the process allows 5 s beyond `DRAIN_DELAY` and `DRAIN_TIMEOUT` for all that is left.
+    async fn finish(&self, drain_ends: Instant, beside: impl Future) {
+        tokio::join!(self.finish_connections(drain_ends), timeout(LAST_WORDS, beside).map(drop));
+    }
+
+    async fn finish_connections(&self, drain_ends: Instant) {
         self.connections.close();
         if timeout_at(drain_ends, self.connections.wait()).await.is_err() {
             self.lifecycle.advance(Phase::Cut);
@@ -328,5 +333,37 @@ impl Server {
             }
             response
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::{auth::access::Guarded, telemetry::metrics::Metrics};
+
+    fn server() -> Server {
+        let config = Config::from_env(|_| None).unwrap();
+        let lifecycle = Lifecycle::default();
+        let metrics = Metrics::new(None, false).unwrap();
+        let app = App::around(vec![], Guarded::default(), &config, lifecycle.clone(), metrics).unwrap();
+        let patience = Patience { head: LAST_WORDS, idle: LAST_WORDS, write: LAST_WORDS };
+        Server { app, lifecycle, trusted_proxies: vec![], patience, connections: TaskTracker::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_and_what_goes_on_beside_them_have_their_last_seconds_at_the_same_time() {
+        const DRAIN: Duration = Duration::from_millis(500);
+        for (has_connection, expected) in [(true, DRAIN + LAST_WORDS), (false, LAST_WORDS)] {
+            let server = server();
+            if has_connection {
+                server.connections.spawn(pending::<()>());
+            }
+            let started = Instant::now();
+            server.finish(started + DRAIN, pending::<()>()).await;
+            assert_eq!(started.elapsed().as_millis(), expected.as_millis());
+            assert_eq!(server.lifecycle.has_reached(Phase::Cut), has_connection);
+        }
     }
 }
