@@ -1,6 +1,7 @@
 """The Kubernetes manifests as `kubectl apply -k` would send them: against Kubernetes' own schemas and against the service."""
 
 import copy
+import ipaddress
 import re
 
 import kubernetes_validate
@@ -382,3 +383,18 @@ def test_the_pods_may_ask_where_their_cluster_is_and_nothing_else_of_eks(overlay
     assert statement == {"Effect": "Allow", "Action": "eks:DescribeCluster", "Resource": f"arn:aws:eks:{region}:*:cluster/{name}"}
     addons = {addon["name"] for addon in cluster["addons"]}
     assert "eks-pod-identity-agent" in addons and cluster["accessConfig"]["authenticationMode"] == "API"
+
+
+def test_what_the_balancer_says_of_the_client_is_believed_wherever_one_stands_in_front(manifests):
+    trusted = [ipaddress.ip_network(block) for block in manifests.env().get("TRUSTED_PROXIES", "").split(",") if block]
+    if manifests.one("Service")["spec"]["type"] == "NodePort":
+        assert not trusted, "there is no balancer"
+        return
+    # eksctl's, unless cluster-config.yaml says otherwise, and Terraform's.
+    networks = [read_yaml("cluster-config.yaml").get("vpc", {}).get("cidr", "192.168.0.0/16")]
+    for file in (ROOT / "terraform/config").glob("*.tfvars"):
+        networks += re.findall(r'^vpc_cidr\s*=\s*"(.+)"$', file.read_text(), re.MULTILINE)
+    assert len(networks) == 3
+    for network in map(ipaddress.ip_network, networks):
+        assert any(network.subnet_of(block) for block in trusted), f"a balancer in {network}"
+    assert all(block.is_private for block in trusted), "strangers are not believed"

@@ -168,7 +168,9 @@ def test_minikube_is_cpu_load_with_a_local_image_behind_a_node_port(overlay):
     assert service["spec"]["type"] == "NodePort"
     assert "annotations" not in service["metadata"], "there is no AWS load balancer to configure"
     assert autoscaler(minikube) == autoscaler(cpu_load)
-    assert {**minikube.container(), "imagePullPolicy": None} == {**cpu_load.container(), "imagePullPolicy": None}
+    different = {"imagePullPolicy": None, "env": None}
+    assert {**minikube.container(), **different} == {**cpu_load.container(), **different}
+    assert minikube.env() == {name: value for name, value in cpu_load.env().items() if name != "TRUSTED_PROXIES"}
 
 
 def test_minikubes_image_is_the_one_that_make_image_builds(overlay):
