@@ -133,7 +133,7 @@ impl State {
                 Lifetime::Endless => None,
                 Lifetime::Session => Some(kept_until(now, self.0.session_ttl)),
             },
-            retry_until: now + RETRIES_LAST.as_secs(),
+            retry_until: after(now, RETRIES_LAST),
         };
         let store = self.store()?;
         let began = Instant::now();
@@ -269,9 +269,14 @@ fn refusal(config: &Config, target: Target) -> Option<String> {
 
 /// Rounded up, so that most steps leave it as it is: a database then has no index to update.
 fn kept_until(now: Seconds, ttl: Duration) -> Seconds {
-    let ttl = ttl.as_secs().max(1);
-    let grain = (ttl / 64).max(1);
-    (now + ttl).div_ceil(grain) * grain
+    let grain = (ttl.as_secs() / 64).max(1);
+    after(now, ttl).div_ceil(grain) * grain
+}
+
+/// The first whole second by which so much time has passed for sure: the present moment may be all but a second later
+/// than `now` says.
+fn after(now: Seconds, time: Duration) -> Seconds {
+    now + 1 + time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn now() -> Seconds {
@@ -319,6 +324,7 @@ async fn in_time<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Answer, Store, records::Records};
 
     fn refused(vars: &[(&str, &str)], target: Target) -> bool {
         let get = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
@@ -342,11 +348,15 @@ mod tests {
     #[test]
     fn a_session_is_kept_for_its_time_and_hardly_longer() {
         let day = Duration::from_secs(86_400);
-        for (ttl, most) in [(day, 86_400 + 1350), (Duration::from_secs(1), 1), (Duration::from_millis(10), 1)]
+        for (ttl, most) in
+            [(day, 86_400 + 1350), (Duration::from_secs(1), 2), (Duration::from_millis(1500), 3)]
         {
-            for now in [1_800_000_000, 1_800_000_001, 1_800_001_349] {
-                let kept = kept_until(now, ttl) - now;
-                assert!((ttl.as_secs().max(1)..=most).contains(&kept), "{ttl:?} from {now}: {kept}");
+            for (second, millis) in [(1_800_000_000, 0), (1_800_000_001, 500), (1_800_001_349, 999)] {
+                let kept = kept_until(second, ttl);
+                // A store takes it for expired from the moment whose whole seconds are `kept`.
+                let ends = Duration::from_secs(second) + Duration::from_millis(millis) + ttl;
+                assert!(Duration::from_secs(kept) >= ends, "{ttl:?} from {second}.{millis:03}: {kept}");
+                assert!(kept - second <= most, "{ttl:?} from {second}: {kept}");
             }
         }
         assert_eq!(
@@ -354,5 +364,58 @@ mod tests {
             kept_until(1_800_000_002, day),
             "most steps change nothing"
         );
+    }
+
+    /// Takes every call and answers none.
+    struct Silent;
+
+    impl Store for Silent {
+        fn next(&self, _: Step) -> Answer<'_, Option<u64>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn current(&self, _: SequenceId, _: Seconds) -> Answer<'_, Option<u64>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn reset(&self, _: SequenceId) -> Answer<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn remove_expired(&self, _: Seconds, _: u32) -> Answer<'_, u64> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    impl Records for Silent {
+        fn enter(&self, _: Record, _: Vec<Change>, _: Seconds) -> Answer<'_, bool> {
+            Box::pin(std::future::pending())
+        }
+
+        fn change(&self, _: Vec<Change>) -> Answer<'_, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn read(&self, _: Query) -> Answer<'_, Page> {
+            Box::pin(std::future::pending())
+        }
+
+        fn forget(&self, _: Seconds, _: u32) -> Answer<'_, u64> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_never_answers_costs_a_503_within_two_seconds() {
+        let config = Config::from_env(|_| None).unwrap();
+        let state = State::around(&config, Arc::new(Silent));
+        let sequence = || SequenceId::of_session("0123456789-0123456789-0123456789");
+        let began = tokio::time::Instant::now();
+        let refused = state.next(sequence(), Lifetime::Session, None, 9).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(state.current(sequence()).await.is_err() && state.reset(sequence()).await.is_err());
+        assert!(state.change(vec![]).await.is_err() && state.health().await.is_degraded());
+        assert!(began.elapsed() < Duration::from_secs(5 * 2), "{:?}", began.elapsed());
     }
 }
