@@ -122,7 +122,11 @@ impl Watch {
         tokio::pin!(end);
         loop {
             tokio::select! {
-                () = &mut end => return,
+                () = &mut end => {
+                    // What it was about to take may be its own by now.
+                    lease.release().await;
+                    return;
+                }
                 () = lease.acquire() => {}
             }
             tracing::info!(cluster = cluster.name(), "Watches Jobs");
