@@ -24,7 +24,7 @@ use math_service::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, status};
+use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, patiently, status};
 use crate::{
     access::NOW,
     databases::{Database, Kind},
@@ -160,7 +160,7 @@ impl World {
     }
 
     async fn catches_up(&self) {
-        self.watch.catch_up().await.unwrap();
+        patiently(async || self.watch.catch_up().await).await;
     }
 
     /// UID, what it became, and why.
@@ -170,8 +170,12 @@ impl World {
             ledger: Some(self.watch.ledger.clone()),
             ..Setup::default()
         };
-        let reply = service.start().get("/api/v1/namespaces/jobs-a/jobs/a/history").await;
-        assert_eq!(reply.status, 200, "{}", reply.text());
+        let service = service.start();
+        let reply = patiently(async || {
+            let reply = service.get("/api/v1/namespaces/jobs-a/jobs/a/history").await;
+            if reply.status == 200 { Ok(reply) } else { Err(reply.text().to_owned()) }
+        });
+        let reply = reply.await;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let answer = reply.json();
         assert!(answer.get("continue").is_none());
@@ -201,6 +205,8 @@ async fn each_transition_is_kept_when_the_cluster_has_forgotten_the_job() {
     in_every_store(async |world: World| {
         world.catches_up().await;
         assert_eq!(world.history().await, []);
+        let lists = || world.kubernetes.calls().iter().filter(|call| !call.contains("watch")).count();
+        let before = lists();
         world.api().put("u-1", json!({}));
         world.catches_up().await;
         world.api().put("u-1", running());
@@ -211,8 +217,7 @@ async fn each_transition_is_kept_when_the_cluster_has_forgotten_the_job() {
         world.catches_up().await;
         let first = of("u-1", &["pending", "running", "succeeded", "gone"]);
         assert_eq!(world.history().await, [first, of("u-2", &["pending"])].concat());
-        let lists = world.kubernetes.calls().iter().filter(|call| !call.contains("watch")).count();
-        assert_eq!(lists, 1, "each begins where the last one stopped");
+        assert!(before >= 1 && lists() == before, "each begins where the last one stopped");
     })
     .await;
 }
@@ -271,8 +276,7 @@ async fn what_is_told_twice_is_written_once_with_what_follows_it() {
         // Two who begin at the same time, and one who begins again at the same place.
         let (_, cluster) = World::kubernetes(&world.api);
         let other = Watch { cluster, ..world.watch.clone() };
-        let (one, two) = tokio::join!(world.watch.catch_up(), other.catch_up());
-        one.and(two).unwrap();
+        tokio::join!(world.catches_up(), patiently(async || other.catch_up().await));
         let again = Change::Put(Record {
             name: Name::of("watch", &["math"]),
             log: Log::of("watch", &["math"]),
@@ -350,7 +354,7 @@ async fn metrics_count_what_was_written_once_and_say_when_all_was_last_well() {
     // Another replica is first.
     let cluster = world.watch.cluster.clone();
     let other = Watch { figures: figures(&cluster).1, ..world.watch.clone() };
-    other.catch_up().await.unwrap();
+    patiently(async || other.catch_up().await).await;
     world.catches_up().await;
     assert_eq!((shown(entries), shown(success)), (1, NOW + 60));
 }
