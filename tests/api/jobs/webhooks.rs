@@ -465,6 +465,30 @@ async fn after_a_day_or_where_nobody_wants_it_a_message_is_a_dead_letter() {
     assert!(world.folder.path().join("state.db").exists());
 }
 
+#[tokio::test]
+async fn a_message_outlives_the_history_and_its_receiver_being_down() {
+    // The history is kept for an hour here.
+    for (hours_down, told, dead) in [(2, 1, 0), (30, 0, 1)] {
+        let receiver = Receiver::listening(HOST);
+        let world = near(&receiver);
+        *receiver.answer.lock().unwrap() = (503, None);
+        let watch = world.watch(receiver.url());
+        patiently(async || watch.catch_up().await).await;
+        for _ in 0..hours_down {
+            world.seconds.fetch_add(3600, Ordering::Relaxed);
+            world.deliver().await;
+        }
+        *receiver.answer.lock().unwrap() = (200, None);
+        let before = receiver.got();
+        for _ in 0..2 {
+            world.seconds.fetch_add(3600, Ordering::Relaxed);
+            world.deliver().await;
+        }
+        assert_eq!(receiver.got() - before, told, "down for {hours_down} h");
+        assert_eq!(world.dead_letters().await.as_array().unwrap().len(), dead, "down for {hours_down} h");
+    }
+}
+
 // ---------------------------------------------------------------- where it must not go
 
 /// What became of a message that was tried once, by the wait that it has now.
