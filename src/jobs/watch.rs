@@ -6,9 +6,10 @@
 //!
 //! - Every transition is an entry whose name follows from the cluster, the Job's UID and the transition. Two watchers, or
 //!   one that begins again, write it once. What else must happen then ([`Follow`]) is written with it or not at all.
-//! - Where the watch stands is stored after what it told is: what was told and not stored is told again.
+//! - Where the watch stands is stored after what it told is: what was told and not stored is told again. It is stored for
+//!   one cluster: one that is made anew under the same name counts its versions anew.
 //! - Kubernetes forgets old versions (410). Then Jobs are listed again: those that have ended say when, those that are
-//!   missing are recorded as gone.
+//!   missing are recorded as gone. A watch that fails otherwise while it is read is no better: nobody knows how far it came.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -50,6 +51,9 @@ const CALL: Duration = Duration::from_secs(10);
 
 /// How often it is stored that nothing happened: often enough that Kubernetes still knows that version.
 const STORED_EVERY: Duration = Duration::from_secs(30);
+
+/// How long that is kept: far longer than any Kubernetes knows a version.
+const POSITION_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -143,6 +147,10 @@ impl Watch {
         }
     }
 
+    async fn identity(&self) -> Result<String, Trouble> {
+        Ok(self.cluster.identity().await.map_err(Failure::Cluster)?)
+    }
+
     /// Delivers for as long as it is let.
     async fn deliver(&self) {
         match &self.outbox {
@@ -166,15 +174,16 @@ impl Watch {
 
     async fn look_once(&self) -> Result<(), Trouble> {
         let mut watcher = Watcher::open(self).await?;
-        // A list and then a watch, or a watch that came too late and then a list.
+        let mut outcome = Ok(());
+        // A list and then a watch, or a watch that came too late or failed and then a list.
         for _ in 0..2 {
             let had_position = watcher.position.is_some();
-            watcher.go_on(CATCHING_UP).await?;
-            if had_position && watcher.position.is_some() {
+            outcome = watcher.go_on(CATCHING_UP).await;
+            if had_position == watcher.position.is_some() {
                 break;
             }
         }
-        Ok(())
+        outcome
     }
 
     /// For as long as it is let.
@@ -234,6 +243,8 @@ impl std::fmt::Display for Trouble {
 /// What is known of the cluster's Jobs while they are watched.
 struct Watcher<'a> {
     watch: &'a Watch,
+    /// Which cluster of that name it is.
+    identity: String,
     /// Those that are not gone, by UID.
     known: HashMap<String, Known>,
     /// The version that the watch goes on from.
@@ -246,8 +257,15 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     /// Begins where the last one stopped.
     async fn open(watch: &'a Watch) -> Result<Self, Trouble> {
-        let mut watcher =
-            Self { watch, known: HashMap::new(), position: None, stored: None, has_news: false, broken: 0 };
+        let mut watcher = Self {
+            watch,
+            identity: watch.identity().await?,
+            known: HashMap::new(),
+            position: None,
+            stored: None,
+            has_news: false,
+            broken: 0,
+        };
         let ledger = &watch.ledger;
         let mut query = Query::all(watcher.present(), PAGE, ledger.now() / 1000);
         loop {
@@ -267,6 +285,14 @@ impl<'a> Watcher<'a> {
 
     /// Watches for a span, or lists where there is nothing to go on from.
     async fn go_on(&mut self, span: Duration) -> Result<(), Trouble> {
+        let identity = self.watch.identity().await?;
+        if self.identity != identity {
+            (self.identity, self.position) = (identity, None);
+            tracing::info!(
+                cluster = self.watch.cluster.name(),
+                "Lists Jobs again: the cluster is another one"
+            );
+        }
         match self.position.clone() {
             None => self.list().await?,
             Some(position) => self.watch(&position, span).await?,
@@ -307,7 +333,10 @@ impl<'a> Watcher<'a> {
                 Some("DELETED") => self.saw_it_go(object).await?,
                 Some("BOOKMARK") => {}
                 Some("ERROR") if object["code"] == 410 => return self.begin_again(),
-                _ => return Err(Trouble(format!("the watch failed: {}", object["message"]))),
+                _ => {
+                    self.position = None;
+                    return Err(Trouble(format!("the watch failed: {}", object["message"])));
+                }
             }
             if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
                 self.position = Some(version.to_owned());
@@ -414,13 +443,13 @@ impl<'a> Watcher<'a> {
     async fn store_position(&mut self) -> Result<(), Trouble> {
         let Some(position) = self.position.clone() else { return Ok(()) };
         let record = Record {
-            name: Name::of("watch", &[self.watch.cluster.name()]),
+            name: Name::of("watch", &[self.watch.cluster.name(), &self.identity]),
             log: self.watch_log(),
             place: 0,
             namespace: None,
             caller: None,
             body: position,
-            keep_until: None,
+            keep_until: Some(self.watch.ledger.now() / 1000 + POSITION_KEPT.as_secs()),
         };
         self.watch.ledger.change(vec![Change::Put(record)]).await?;
         (self.stored, self.has_news) = (Some(Instant::now()), false);
@@ -432,7 +461,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn watch_log(&self) -> Log {
-        Log::of("watch", &[self.watch.cluster.name()])
+        Log::of("watch", &[self.watch.cluster.name(), &self.identity])
     }
 
     /// All namespaces at once, this service's own Jobs alone.

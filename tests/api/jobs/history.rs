@@ -28,6 +28,7 @@ use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, patiently,
 use crate::{
     access::NOW,
     databases::{Database, Kind},
+    support::PATIENCE,
 };
 
 /// Jobs, their versions and what happened to them, as an API server keeps them.
@@ -39,6 +40,8 @@ struct Api {
     /// Versions up to this are forgotten.
     forgotten: u64,
     is_away: bool,
+    /// Whether watches fail once they have begun.
+    fails_to_watch: bool,
 }
 
 impl Api {
@@ -81,6 +84,10 @@ impl Api {
         let given =
             |name: &str| query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         assert_eq!(given("labelSelector"), Some("app.kubernetes.io/managed-by=math-service"));
+        if self.fails_to_watch && given("watch").is_some() {
+            let error = json!({"type": "ERROR", "object": status(500, "InternalError", "no idea")});
+            return Answer::Lines(vec![error.to_string()]);
+        }
         if given("watch").is_none() {
             return self.list(given("continue"));
         }
@@ -119,6 +126,8 @@ struct World {
     watch: Watch,
     metrics: Metrics,
     seconds: Arc<AtomicU64>,
+    /// Of the cluster.
+    identity: Arc<Mutex<String>>,
     _database: Database,
 }
 
@@ -127,7 +136,9 @@ impl World {
         let database = Database::new(kind).await?;
         let api = Arc::<Mutex<Api>>::default();
         let (kubernetes, cluster) = Self::kubernetes(&api);
-        let seconds = Arc::new(AtomicU64::new(NOW));
+        let (seconds, identity) = (Arc::new(AtomicU64::new(NOW)), Arc::<Mutex<String>>::default());
+        let told = identity.clone();
+        let cluster = cluster.identified(move || told.lock().unwrap().clone());
         let ledger = Self::ledger(&database, &seconds);
         let (metrics, figures) = figures(&cluster);
         let watch = Watch {
@@ -139,12 +150,16 @@ impl World {
             outbox: None,
             figures,
         };
-        Some(Self { api, kubernetes, watch, metrics, seconds, _database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, identity, _database: database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
         let api = api.clone();
-        Kubernetes::with(move |asked| api.lock().unwrap().answer(asked))
+        Kubernetes::with(move |asked| match (asked.path.contains("/leases"), asked.method.as_str()) {
+            (true, "GET") => Answer::Json(404, status(404, "NotFound", "nobody has it")),
+            (true, _) => Answer::Json(201, asked.body.clone()),
+            _ => api.lock().unwrap().answer(asked),
+        })
     }
 
     fn ledger(database: &Database, seconds: &Arc<AtomicU64>) -> Ledger {
@@ -161,6 +176,12 @@ impl World {
 
     async fn catches_up(&self) {
         patiently(async || self.watch.catch_up().await).await;
+    }
+
+    /// The cluster is deleted and made again under its name: its versions begin anew.
+    fn is_made_again(&self) {
+        *self.api() = Api::default();
+        *self.identity.lock().unwrap() += "'";
     }
 
     /// UID, what it became, and why.
@@ -278,8 +299,8 @@ async fn what_is_told_twice_is_written_once_with_what_follows_it() {
         let other = Watch { cluster, ..world.watch.clone() };
         tokio::join!(world.catches_up(), patiently(async || other.catch_up().await));
         let again = Change::Put(Record {
-            name: Name::of("watch", &["math"]),
-            log: Log::of("watch", &["math"]),
+            name: Name::of("watch", &["math", ""]),
+            log: Log::of("watch", &["math", ""]),
             place: 0,
             namespace: None,
             caller: None,
@@ -324,6 +345,75 @@ async fn a_watcher_goes_on_where_it_stopped_when_the_cluster_is_back() {
         let trouble = world.watch.catch_up().await.unwrap_err().to_string();
         assert!(trouble.contains("connect") || trouble.contains("reach"), "{trouble}");
         world.api().is_away = false;
+        world.api().put("u-1", done());
+        world.catches_up().await;
+        assert_eq!(world.history().await, of("u-1", &["pending", "running", "succeeded"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_made_again_under_its_name_is_listed_anew() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, running());
+        }
+        world.catches_up().await;
+        world.is_made_again();
+        world.api().put("u-4", json!({}));
+        world.catches_up().await;
+        world.api().put("u-4", done());
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in [
+            ("u-1", &["pending", "running", "gone"][..]),
+            ("u-2", &["pending", "running", "gone"]),
+            ("u-3", &["pending", "running", "gone"]),
+            ("u-4", &["pending", "succeeded"]),
+        ] {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_watches_notices_that_the_cluster_was_made_again() {
+    let Some(world) = World::new(Kind::Sqlite).await else { return };
+    for uid in ["u-1", "u-2"] {
+        world.api().put(uid, json!({}));
+    }
+    let watch = Watch { lease_namespace: Some("ours".to_owned()), ..world.watch.clone() };
+    let watching = tokio::spawn(async move { watch.run(std::future::pending()).await });
+    let told = async |uid: &str, stage: &str| {
+        let told = async || {
+            while !world.history().await.contains(&(uid.to_owned(), stage.to_owned())) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told()).await.expect("it is told");
+    };
+    told("u-2", "pending").await;
+    world.is_made_again();
+    world.api().put("u-3", json!({}));
+    told("u-3", "pending").await;
+    told("u-1", "gone").await;
+    world.api().put("u-3", done());
+    told("u-3", "succeeded").await;
+    watching.abort();
+}
+
+#[tokio::test]
+async fn after_a_watch_that_failed_jobs_are_listed() {
+    in_every_store(async |world: World| {
+        world.api().put("u-1", json!({}));
+        world.catches_up().await;
+        world.api().put("u-1", running());
+        world.api().fails_to_watch = true;
+        world.catches_up().await;
+        assert_eq!(world.history().await, of("u-1", &["pending", "running"]));
+        world.api().fails_to_watch = false;
         world.api().put("u-1", done());
         world.catches_up().await;
         assert_eq!(world.history().await, of("u-1", &["pending", "running", "succeeded"]));
