@@ -1,6 +1,7 @@
 //! What becomes of Jobs is written down: by a watcher before a small Kubernetes, on each store.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -42,6 +43,8 @@ struct Api {
     is_away: bool,
     /// Whether watches fail once they have begun.
     fails_to_watch: bool,
+    /// Whether it goes away after the first page of a list.
+    has_one_page: bool,
 }
 
 impl Api {
@@ -89,7 +92,8 @@ impl Api {
             return Answer::Lines(vec![error.to_string()]);
         }
         if given("watch").is_none() {
-            return self.list(given("continue"));
+            assert_eq!(given("resourceVersion").is_some(), given("resourceVersionMatch") == Some("Exact"));
+            return self.list(given("continue"), given("resourceVersion"));
         }
         let from: u64 = given("resourceVersion").unwrap().parse().unwrap();
         if from < self.forgotten {
@@ -101,13 +105,37 @@ impl Api {
         Answer::Lines(news.chain([bookmark.to_string()]).collect())
     }
 
-    /// Two on a page.
-    fn list(&self, from: Option<&str>) -> Answer {
-        let from: usize = from.map_or(0, |from| from.parse().unwrap());
-        let to = (from + 2).min(self.jobs.len());
-        let next = if to < self.jobs.len() { to.to_string() } else { String::new() };
-        let metadata = json!({"resourceVersion": self.version.to_string(), "continue": next});
-        Answer::Json(200, json!({"metadata": metadata, "items": self.jobs[from..to]}))
+    /// Two on a page, all of the version that the first is of.
+    fn list(&self, next: Option<&str>, exactly: Option<&str>) -> Answer {
+        assert!(next.is_none() || exactly.is_none(), "Kubernetes takes one of them");
+        let (version, from) = next.map_or((exactly, "0"), |next| {
+            let (version, from) = next.split_once('/').unwrap();
+            (Some(version), from)
+        });
+        let version = version.map_or(self.version, |version| version.parse().unwrap());
+        if version < self.forgotten {
+            return Answer::Json(410, status(410, "Expired", "The provided resource version is too old"));
+        }
+        if next.is_some() && self.has_one_page {
+            return Answer::Json(500, status(500, "InternalError", "gone away"));
+        }
+        let (jobs, from) = (self.jobs_at(version), from.parse::<usize>().unwrap());
+        let to = (from + 2).min(jobs.len());
+        let next = if to < jobs.len() { format!("{version}/{to}") } else { String::new() };
+        let metadata = json!({"resourceVersion": version.to_string(), "continue": next});
+        Answer::Json(200, json!({"metadata": metadata, "items": jobs[from..to]}))
+    }
+
+    fn jobs_at(&self, version: u64) -> Vec<Value> {
+        let mut jobs = BTreeMap::new();
+        for (_, event) in self.events.iter().filter(|(at, _)| *at <= version) {
+            let uid = event["object"]["metadata"]["uid"].to_string();
+            match event["type"] == "DELETED" {
+                true => drop(jobs.remove(&uid)),
+                false => drop(jobs.insert(uid, event["object"].clone())),
+            }
+        }
+        jobs.into_values().collect()
     }
 }
 
@@ -176,6 +204,16 @@ impl World {
 
     async fn catches_up(&self) {
         patiently(async || self.watch.catch_up().await).await;
+    }
+
+    /// Catches up as far as it can.
+    async fn fails(&self, why: &str) {
+        let fails = async || match self.watch.catch_up().await {
+            Ok(()) => panic!("nothing failed"),
+            Err(trouble) if trouble.to_string().contains(why) => Ok(()),
+            Err(other) => Err(other),
+        };
+        patiently(fails).await;
     }
 
     /// The cluster is deleted and made again under its name: its versions begin anew.
@@ -304,7 +342,7 @@ async fn what_is_told_twice_is_written_once_with_what_follows_it() {
             place: 0,
             namespace: None,
             caller: None,
-            body: "1".to_owned(),
+            body: r#"{"watched":"1"}"#.to_owned(),
             keep_until: None,
         });
         world.watch.ledger.change(vec![again]).await.unwrap();
@@ -411,12 +449,66 @@ async fn after_a_watch_that_failed_jobs_are_listed() {
         world.catches_up().await;
         world.api().put("u-1", running());
         world.api().fails_to_watch = true;
-        world.catches_up().await;
+        world.fails("the watch failed").await;
         assert_eq!(world.history().await, of("u-1", &["pending", "running"]));
         world.api().fails_to_watch = false;
         world.api().put("u-1", done());
         world.catches_up().await;
         assert_eq!(world.history().await, of("u-1", &["pending", "running", "succeeded"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, json!({}));
+        }
+        world.api().has_one_page = true;
+        world.fails("gone away").await;
+        world.api().delete("u-1");
+        world.api().delete("u-3");
+        world.api().put("u-4", running());
+        world.api().put("u-4", done());
+        world.api().delete("u-4");
+        world.api().has_one_page = false;
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in [
+            ("u-1", &["pending", "gone"][..]),
+            ("u-2", &["pending"]),
+            ("u-3", &["pending", "gone"]),
+            ("u-4", &["pending", "running", "succeeded", "gone"]),
+        ] {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, json!({}));
+        }
+        world.api().has_one_page = true;
+        world.fails("gone away").await;
+        world.api().put("u-3", done());
+        world.api().delete("u-1");
+        let version = world.api().version;
+        world.api().forgotten = version;
+        world.api().has_one_page = false;
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in
+            [("u-1", &["pending", "gone"][..]), ("u-2", &["pending"]), ("u-3", &["pending", "succeeded"])]
+        {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
     })
     .await;
 }
