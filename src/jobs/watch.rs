@@ -6,9 +6,12 @@
 //!
 //! - Every transition is an entry whose name follows from the cluster, the Job's UID and the transition. Two watchers, or
 //!   one that begins again, write it once. What else must happen then ([`Follow`]) is written with it or not at all.
-//! - Where the watch stands is stored after what it told is: what was told and not stored is told again.
+//! - Where the watch stands is stored after what it told is: what was told and not stored is told again. It is stored for
+//!   one cluster: one that is made anew under the same name counts its versions anew.
 //! - Kubernetes forgets old versions (410). Then Jobs are listed again: those that have ended say when, those that are
-//!   missing are recorded as gone.
+//!   missing are recorded as gone. A watch that fails otherwise while it is read is no better: nobody knows how far it came.
+//! - Of which version a list is, is stored before anything of it. Whoever comes after one that was stopped in the middle lists
+//!   Jobs as they were then, and watches from there: those that came and went meanwhile are told.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,6 +20,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -50,6 +54,9 @@ const CALL: Duration = Duration::from_secs(10);
 
 /// How often it is stored that nothing happened: often enough that Kubernetes still knows that version.
 const STORED_EVERY: Duration = Duration::from_secs(30);
+
+/// How long that is kept: far longer than any Kubernetes knows a version.
+const POSITION_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -122,7 +129,11 @@ impl Watch {
         tokio::pin!(end);
         loop {
             tokio::select! {
-                () = &mut end => return,
+                () = &mut end => {
+                    // What it was about to take may be its own by now.
+                    lease.release().await;
+                    return;
+                }
                 () = lease.acquire() => {}
             }
             tracing::info!(cluster = cluster.name(), "Watches Jobs");
@@ -137,6 +148,10 @@ impl Watch {
                 () = self.deliver() => {}
             }
         }
+    }
+
+    async fn identity(&self) -> Result<String, Trouble> {
+        Ok(self.cluster.identity().await.map_err(Failure::Cluster)?)
     }
 
     /// Delivers for as long as it is let.
@@ -162,15 +177,18 @@ impl Watch {
 
     async fn look_once(&self) -> Result<(), Trouble> {
         let mut watcher = Watcher::open(self).await?;
-        // A list and then a watch, or a watch that came too late and then a list.
-        for _ in 0..2 {
-            let had_position = watcher.position.is_some();
-            watcher.go_on(CATCHING_UP).await?;
-            if had_position && watcher.position.is_some() {
+        let mut outcome = Ok(());
+        // At most a position that is of no use any more, a list, and a watch.
+        for _ in 0..3 {
+            let before = watcher.position.clone();
+            outcome = watcher.go_on(CATCHING_UP).await;
+            let is_lost = before.is_some() && watcher.position.is_none();
+            let is_over = outcome.is_err() || matches!(before, Some(Position::Watched(_)));
+            if is_over && !is_lost {
                 break;
             }
         }
-        Ok(())
+        outcome
     }
 
     /// For as long as it is let.
@@ -227,13 +245,25 @@ impl std::fmt::Display for Trouble {
     }
 }
 
+/// How far the Jobs' history is known, as the store keeps it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Position {
+    /// Some of the Jobs that there were at this version.
+    Listing(String),
+    /// All that happened up to this version.
+    Watched(String),
+}
+
 /// What is known of the cluster's Jobs while they are watched.
 struct Watcher<'a> {
     watch: &'a Watch,
+    /// Which cluster of that name it is.
+    identity: String,
     /// Those that are not gone, by UID.
     known: HashMap<String, Known>,
-    /// The version that the watch goes on from.
-    position: Option<String>,
+    /// What to go on from.
+    position: Option<Position>,
     stored: Option<Instant>,
     has_news: bool,
     broken: u32,
@@ -242,8 +272,15 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     /// Begins where the last one stopped.
     async fn open(watch: &'a Watch) -> Result<Self, Trouble> {
-        let mut watcher =
-            Self { watch, known: HashMap::new(), position: None, stored: None, has_news: false, broken: 0 };
+        let mut watcher = Self {
+            watch,
+            identity: watch.identity().await?,
+            known: HashMap::new(),
+            position: None,
+            stored: None,
+            has_news: false,
+            broken: 0,
+        };
         let ledger = &watch.ledger;
         let mut query = Query::all(watcher.present(), PAGE, ledger.now() / 1000);
         loop {
@@ -257,15 +294,24 @@ impl<'a> Watcher<'a> {
             }
         }
         let stored = ledger.read(Query::all(watcher.watch_log(), 1, ledger.now() / 1000)).await?;
-        watcher.position = stored.records.into_iter().next().map(|record| record.body);
+        watcher.position = stored.records.first().and_then(|record| serde_json::from_str(&record.body).ok());
         Ok(watcher)
     }
 
     /// Watches for a span, or lists where there is nothing to go on from.
     async fn go_on(&mut self, span: Duration) -> Result<(), Trouble> {
+        let identity = self.watch.identity().await?;
+        if self.identity != identity {
+            (self.identity, self.position) = (identity, None);
+            tracing::info!(
+                cluster = self.watch.cluster.name(),
+                "Lists Jobs again: the cluster is another one"
+            );
+        }
         match self.position.clone() {
-            None => self.list().await?,
-            Some(position) => self.watch(&position, span).await?,
+            None => self.list(None).await?,
+            Some(Position::Listing(version)) => self.list(Some(version)).await?,
+            Some(Position::Watched(version)) => self.watch(&version, span).await?,
         }
         let is_due = self.stored.is_none_or(|stored| stored.elapsed() >= STORED_EVERY);
         if self.has_news || is_due {
@@ -275,12 +321,12 @@ impl<'a> Watcher<'a> {
         Ok(())
     }
 
-    async fn watch(&mut self, position: &str, span: Duration) -> Result<(), Trouble> {
+    async fn watch(&mut self, version: &str, span: Duration) -> Result<(), Trouble> {
         let call = self
             .call(Verb::Watch)
             .with("watch", Some(true))
             .with("allowWatchBookmarks", Some(true))
-            .with("resourceVersion", Some(position))
+            .with("resourceVersion", Some(version))
             .with("timeoutSeconds", Some(span.as_secs()));
         let text = match api::bytes(self.watch.cluster.client(), &call, CALL).await {
             Ok(text) => text,
@@ -303,10 +349,13 @@ impl<'a> Watcher<'a> {
                 Some("DELETED") => self.saw_it_go(object).await?,
                 Some("BOOKMARK") => {}
                 Some("ERROR") if object["code"] == 410 => return self.begin_again(),
-                _ => return Err(Trouble(format!("the watch failed: {}", object["message"]))),
+                _ => {
+                    self.position = None;
+                    return Err(Trouble(format!("the watch failed: {}", object["message"])));
+                }
             }
             if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
-                self.position = Some(version.to_owned());
+                self.position = Some(Position::Watched(version.to_owned()));
             }
         }
         Ok(())
@@ -315,35 +364,62 @@ impl<'a> Watcher<'a> {
     /// Kubernetes has forgotten what came after the position.
     #[expect(clippy::unnecessary_wraps, reason = "what its callers answer")]
     fn begin_again(&mut self) -> Result<(), Trouble> {
-        tracing::info!(cluster = self.watch.cluster.name(), "Lists Jobs again: the watch came too late");
+        tracing::info!(
+            cluster = self.watch.cluster.name(),
+            "Lists Jobs again: Kubernetes has forgotten a version"
+        );
         self.position = None;
         Ok(())
     }
 
-    /// Compares what there is with what is known.
-    async fn list(&mut self) -> Result<(), Trouble> {
+    /// Compares what there is with what is known; or what there was, where a list of that version was begun before.
+    async fn list(&mut self, mut version: Option<String>) -> Result<(), Trouble> {
         let mut missing: HashSet<_> = self.known.keys().cloned().collect();
         let mut next: Option<String> = None;
-        let position = loop {
-            let call = self.call(Verb::List).with("limit", Some(PAGE)).with("continue", next.as_deref());
-            let list = api::send(self.watch.cluster.client(), &call, CALL).await?;
+        let version = loop {
+            // Of each page the one before says which version it is of.
+            let exactly = version.as_deref().filter(|_| next.is_none());
+            let call = self
+                .call(Verb::List)
+                .with("limit", Some(PAGE))
+                .with("continue", next.as_deref())
+                .with("resourceVersion", exactly)
+                .with("resourceVersionMatch", exactly.map(|_| "Exact"));
+            let list = match api::send(self.watch.cluster.client(), &call, CALL).await {
+                Err(failure) if failure.is(StatusCode::GONE) => return self.begin_again(),
+                answer => answer?,
+            };
+            let of = match version {
+                Some(of) => of,
+                None => self.begin_to_list(&list).await?,
+            };
             for job in list["items"].as_array().into_iter().flatten() {
                 missing.remove(job["metadata"]["uid"].as_str().unwrap_or_default());
                 self.saw(job).await?;
             }
             next = list["metadata"]["continue"].as_str().filter(|next| !next.is_empty()).map(str::to_owned);
             if next.is_none() {
-                break list["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+                break of;
             }
+            version = Some(of);
         };
         for uid in missing {
             if let Some(known) = self.known.get(&uid).cloned() {
                 self.end(&known, false).await?;
             }
         }
-        self.position = Some(position.ok_or_else(|| Trouble("a list without a version".to_owned()))?);
+        self.position = Some(Position::Watched(version));
         self.has_news = true;
         Ok(())
+    }
+
+    /// Stores which version a list is of, from its first page.
+    async fn begin_to_list(&mut self, page: &Value) -> Result<String, Trouble> {
+        let version = page["metadata"]["resourceVersion"].as_str();
+        let version = version.ok_or_else(|| Trouble("a list without a version".to_owned()))?.to_owned();
+        self.position = Some(Position::Listing(version.clone()));
+        self.store_position().await?;
+        Ok(version)
     }
 
     async fn saw(&mut self, job: &Value) -> Result<(), Trouble> {
@@ -410,13 +486,13 @@ impl<'a> Watcher<'a> {
     async fn store_position(&mut self) -> Result<(), Trouble> {
         let Some(position) = self.position.clone() else { return Ok(()) };
         let record = Record {
-            name: Name::of("watch", &[self.watch.cluster.name()]),
+            name: Name::of("watch", &[self.watch.cluster.name(), &self.identity]),
             log: self.watch_log(),
             place: 0,
             namespace: None,
             caller: None,
-            body: position,
-            keep_until: None,
+            body: json(&position)?,
+            keep_until: Some(self.watch.ledger.now() / 1000 + POSITION_KEPT.as_secs()),
         };
         self.watch.ledger.change(vec![Change::Put(record)]).await?;
         (self.stored, self.has_news) = (Some(Instant::now()), false);
@@ -428,7 +504,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn watch_log(&self) -> Log {
-        Log::of("watch", &[self.watch.cluster.name()])
+        Log::of("watch", &[self.watch.cluster.name(), &self.identity])
     }
 
     /// All namespaces at once, this service's own Jobs alone.

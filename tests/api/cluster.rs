@@ -383,6 +383,7 @@ async fn first_requests_at_once_ask_eks_once_and_one_that_leaves_ends_it_for_no_
 async fn an_api_server_that_moved_is_found_again_and_the_request_arrives_once() {
     let scene = Scene::new().await;
     scene.answers().await;
+    let before = scene.cluster.identity().await.unwrap();
     let elsewhere = ApiServer::start().await;
     elsewhere.server.does(Act::ok(json!({ "metadata": { "name": "made" } })));
     scene.eks.does(elsewhere.described());
@@ -395,7 +396,12 @@ async fn an_api_server_that_moved_is_found_again_and_the_request_arrives_once() 
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].line, "POST /api/v1/namespaces?");
     assert!(seen[0].body.contains(r#""name":"made""#), "{seen:?}");
-    assert_eq!(scene.eks.count(), 2);
+    assert_ne!(
+        scene.cluster.identity().await.unwrap(),
+        before,
+        "it has another authority: it is another cluster"
+    );
+    assert_eq!(scene.eks.count(), 2, "which is known without asking");
 }
 
 #[tokio::test]

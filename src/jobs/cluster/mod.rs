@@ -58,9 +58,13 @@ pub struct Cluster {
     name: Arc<str>,
     region: Arc<str>,
     client: Arc<LazyClient>,
+    identity: Identity,
     last_probe: LastProbe,
     known: Known,
 }
+
+/// Finds out which cluster it is.
+type Identity = Arc<dyn Fn() -> BoxFuture<'static, Result<String, ClusterError>> + Send + Sync>;
 
 /// Built by the first request: there is a runtime then, for its task.
 type LazyClient = LazyLock<kube::Client, Box<dyn FnOnce() -> kube::Client + Send + Sync>>;
@@ -91,8 +95,14 @@ impl Cluster {
         let eks =
             Eks { name: name.clone(), region: region.clone(), endpoint: eks_endpoint, clock: clock.clone() };
         let way = Way { eks, credentials, server: Lookup::new(clock), token: Mutex::default() };
-        let transport = Transport(Arc::new(way));
-        Self::lazy(name, region, Box::new(move || kube::Client::new(transport, "default")))
+        let way = Arc::new(way);
+        let transport = Transport(way.clone());
+        let cluster = Self::lazy(name, region, Box::new(move || kube::Client::new(transport, "default")));
+        let identity: Identity = Arc::new(move || {
+            let way = way.clone();
+            async move { way.identity().await }.boxed()
+        });
+        Self { identity, ..cluster }
     }
 
     /// Any client, as that of a cluster with this name and in no region: tests bring scripted ones.
@@ -101,10 +111,18 @@ impl Cluster {
         Self::lazy(name.into(), String::new(), Box::new(move || client))
     }
 
+    /// The same, which is at any time the one that `identity` says: for tests.
+    #[must_use]
+    pub fn identified(self, identity: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        let identity: Identity = Arc::new(move || std::future::ready(Ok(identity())).boxed());
+        Self { identity, ..self }
+    }
+
     fn lazy(name: String, region: String, client: Box<dyn FnOnce() -> kube::Client + Send + Sync>) -> Self {
         let client = Arc::new(LazyLock::new(client));
+        let identity: Identity = Arc::new(|| std::future::ready(Ok(String::new())).boxed());
         let (last_probe, known) = (LastProbe::default(), Known::default());
-        Self { name: name.into(), region: region.into(), client, last_probe, known }
+        Self { name: name.into(), region: region.into(), client, identity, last_probe, known }
     }
 
     /// The cluster's name in EKS.
@@ -123,6 +141,15 @@ impl Cluster {
     #[must_use]
     pub fn client(&self) -> &kube::Client {
         LazyLock::force(&self.client)
+    }
+
+    /// Which of all clusters that ever had this name it is, as far as this process knows: by its certificate authority, which
+    /// no other has. Asks EKS where nothing is known yet, and Kubernetes, which would have to allow it, not at all.
+    ///
+    /// # Errors
+    /// When EKS has to be asked and does not tell.
+    pub async fn identity(&self) -> Result<String, ClusterError> {
+        (self.identity)().await
     }
 }
 
@@ -191,6 +218,12 @@ impl Way {
                 outcome => return outcome,
             }
         }
+    }
+
+    async fn identity(&self) -> Result<String, ClusterError> {
+        let server = tokio::time::timeout(DEADLINE, self.server(|_| true)).await;
+        let server = server.map_err(|_| ClusterError::TimedOut { what: "finding the cluster" })??;
+        Ok(String::from_utf8_lossy(&server.description.authority).into_owned())
     }
 
     /// The API server, where EKS says it is.

@@ -63,9 +63,7 @@ impl Outbox {
     pub fn follow(&self) -> Follow {
         let outbox = self.clone();
         Arc::new(move |event| {
-            let record = message::of(event).map(|message| {
-                message.record(waiting(&outbox.cluster), event.now, outbox.ledger.keep_until())
-            });
+            let record = message::of(event).map(|message| outbox.waiting(&message, event.now));
             record.and_then(Result::ok).map(Change::Put).into_iter().collect()
         })
     }
@@ -116,7 +114,7 @@ impl Outbox {
                 tracing::info!(id = message.id, attempts = message.attempts, "Delivered a webhook");
                 Ok(Change::Remove(record.name))
             }
-            Outcome::Again(reason, wait) => self.again(message, reason, wait, record.keep_until),
+            Outcome::Again(reason, wait) => self.again(message, reason, wait),
             Outcome::Never(reason) => self.give_up(message, reason),
         };
         let written = match change {
@@ -153,7 +151,6 @@ impl Outbox {
         message: Message,
         reason: String,
         asked: Option<Duration>,
-        keep_until: Option<u64>,
     ) -> Result<Change, serde_json::Error> {
         let now = self.ledger.now();
         if now.saturating_sub(message.since) >= millis(GIVEN_UP_AFTER) {
@@ -161,7 +158,14 @@ impl Outbox {
         }
         let wait = wait(message.attempts, fastrand::f64()).max(asked.unwrap_or_default());
         let message = Message { reason: Some(reason), ..message };
-        message.record(waiting(&self.cluster), now + millis(wait), keep_until).map(Change::Put)
+        self.waiting(&message, now + millis(wait)).map(Change::Put)
+    }
+
+    /// A message that is due at `place`. It outlives its attempts, however short the history is kept: who could not be told
+    /// must be found among the dead letters.
+    fn waiting(&self, message: &Message, place: u64) -> Result<Record, serde_json::Error> {
+        let keep_until = (message.since + millis(GIVEN_UP_AFTER + DEAD_LETTERS_KEPT)) / 1000;
+        message.record(waiting(&self.cluster), place, Some(keep_until))
     }
 
     fn give_up(&self, message: Message, reason: String) -> Result<Change, serde_json::Error> {

@@ -1,6 +1,7 @@
 //! What becomes of Jobs is written down: by a watcher before a small Kubernetes, on each store.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -24,10 +25,11 @@ use math_service::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, status};
+use super::{Answer, Asked, IMAGE, Kubernetes, Setup, figures, ledger, patiently, status};
 use crate::{
     access::NOW,
     databases::{Database, Kind},
+    support::PATIENCE,
 };
 
 /// Jobs, their versions and what happened to them, as an API server keeps them.
@@ -39,6 +41,10 @@ struct Api {
     /// Versions up to this are forgotten.
     forgotten: u64,
     is_away: bool,
+    /// Whether watches fail once they have begun.
+    fails_to_watch: bool,
+    /// Whether it goes away after the first page of a list.
+    has_one_page: bool,
 }
 
 impl Api {
@@ -81,8 +87,13 @@ impl Api {
         let given =
             |name: &str| query.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         assert_eq!(given("labelSelector"), Some("app.kubernetes.io/managed-by=math-service"));
+        if self.fails_to_watch && given("watch").is_some() {
+            let error = json!({"type": "ERROR", "object": status(500, "InternalError", "no idea")});
+            return Answer::Lines(vec![error.to_string()]);
+        }
         if given("watch").is_none() {
-            return self.list(given("continue"));
+            assert_eq!(given("resourceVersion").is_some(), given("resourceVersionMatch") == Some("Exact"));
+            return self.list(given("continue"), given("resourceVersion"));
         }
         let from: u64 = given("resourceVersion").unwrap().parse().unwrap();
         if from < self.forgotten {
@@ -94,13 +105,37 @@ impl Api {
         Answer::Lines(news.chain([bookmark.to_string()]).collect())
     }
 
-    /// Two on a page.
-    fn list(&self, from: Option<&str>) -> Answer {
-        let from: usize = from.map_or(0, |from| from.parse().unwrap());
-        let to = (from + 2).min(self.jobs.len());
-        let next = if to < self.jobs.len() { to.to_string() } else { String::new() };
-        let metadata = json!({"resourceVersion": self.version.to_string(), "continue": next});
-        Answer::Json(200, json!({"metadata": metadata, "items": self.jobs[from..to]}))
+    /// Two on a page, all of the version that the first is of.
+    fn list(&self, next: Option<&str>, exactly: Option<&str>) -> Answer {
+        assert!(next.is_none() || exactly.is_none(), "Kubernetes takes one of them");
+        let (version, from) = next.map_or((exactly, "0"), |next| {
+            let (version, from) = next.split_once('/').unwrap();
+            (Some(version), from)
+        });
+        let version = version.map_or(self.version, |version| version.parse().unwrap());
+        if version < self.forgotten {
+            return Answer::Json(410, status(410, "Expired", "The provided resource version is too old"));
+        }
+        if next.is_some() && self.has_one_page {
+            return Answer::Json(500, status(500, "InternalError", "gone away"));
+        }
+        let (jobs, from) = (self.jobs_at(version), from.parse::<usize>().unwrap());
+        let to = (from + 2).min(jobs.len());
+        let next = if to < jobs.len() { format!("{version}/{to}") } else { String::new() };
+        let metadata = json!({"resourceVersion": version.to_string(), "continue": next});
+        Answer::Json(200, json!({"metadata": metadata, "items": jobs[from..to]}))
+    }
+
+    fn jobs_at(&self, version: u64) -> Vec<Value> {
+        let mut jobs = BTreeMap::new();
+        for (_, event) in self.events.iter().filter(|(at, _)| *at <= version) {
+            let uid = event["object"]["metadata"]["uid"].to_string();
+            match event["type"] == "DELETED" {
+                true => drop(jobs.remove(&uid)),
+                false => drop(jobs.insert(uid, event["object"].clone())),
+            }
+        }
+        jobs.into_values().collect()
     }
 }
 
@@ -119,6 +154,8 @@ struct World {
     watch: Watch,
     metrics: Metrics,
     seconds: Arc<AtomicU64>,
+    /// Of the cluster.
+    identity: Arc<Mutex<String>>,
     _database: Database,
 }
 
@@ -127,7 +164,9 @@ impl World {
         let database = Database::new(kind).await?;
         let api = Arc::<Mutex<Api>>::default();
         let (kubernetes, cluster) = Self::kubernetes(&api);
-        let seconds = Arc::new(AtomicU64::new(NOW));
+        let (seconds, identity) = (Arc::new(AtomicU64::new(NOW)), Arc::<Mutex<String>>::default());
+        let told = identity.clone();
+        let cluster = cluster.identified(move || told.lock().unwrap().clone());
         let ledger = Self::ledger(&database, &seconds);
         let (metrics, figures) = figures(&cluster);
         let watch = Watch {
@@ -139,12 +178,16 @@ impl World {
             outbox: None,
             figures,
         };
-        Some(Self { api, kubernetes, watch, metrics, seconds, _database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, identity, _database: database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
         let api = api.clone();
-        Kubernetes::with(move |asked| api.lock().unwrap().answer(asked))
+        Kubernetes::with(move |asked| match (asked.path.contains("/leases"), asked.method.as_str()) {
+            (true, "GET") => Answer::Json(404, status(404, "NotFound", "nobody has it")),
+            (true, _) => Answer::Json(201, asked.body.clone()),
+            _ => api.lock().unwrap().answer(asked),
+        })
     }
 
     fn ledger(database: &Database, seconds: &Arc<AtomicU64>) -> Ledger {
@@ -160,7 +203,23 @@ impl World {
     }
 
     async fn catches_up(&self) {
-        self.watch.catch_up().await.unwrap();
+        patiently(async || self.watch.catch_up().await).await;
+    }
+
+    /// Catches up as far as it can.
+    async fn fails(&self, why: &str) {
+        let fails = async || match self.watch.catch_up().await {
+            Ok(()) => panic!("nothing failed"),
+            Err(trouble) if trouble.to_string().contains(why) => Ok(()),
+            Err(other) => Err(other),
+        };
+        patiently(fails).await;
+    }
+
+    /// The cluster is deleted and made again under its name: its versions begin anew.
+    fn is_made_again(&self) {
+        *self.api() = Api::default();
+        *self.identity.lock().unwrap() += "'";
     }
 
     /// UID, what it became, and why.
@@ -170,8 +229,12 @@ impl World {
             ledger: Some(self.watch.ledger.clone()),
             ..Setup::default()
         };
-        let reply = service.start().get("/api/v1/namespaces/jobs-a/jobs/a/history").await;
-        assert_eq!(reply.status, 200, "{}", reply.text());
+        let service = service.start();
+        let reply = patiently(async || {
+            let reply = service.get("/api/v1/namespaces/jobs-a/jobs/a/history").await;
+            if reply.status == 200 { Ok(reply) } else { Err(reply.text().to_owned()) }
+        });
+        let reply = reply.await;
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let answer = reply.json();
         assert!(answer.get("continue").is_none());
@@ -201,6 +264,8 @@ async fn each_transition_is_kept_when_the_cluster_has_forgotten_the_job() {
     in_every_store(async |world: World| {
         world.catches_up().await;
         assert_eq!(world.history().await, []);
+        let lists = || world.kubernetes.calls().iter().filter(|call| !call.contains("watch")).count();
+        let before = lists();
         world.api().put("u-1", json!({}));
         world.catches_up().await;
         world.api().put("u-1", running());
@@ -211,8 +276,7 @@ async fn each_transition_is_kept_when_the_cluster_has_forgotten_the_job() {
         world.catches_up().await;
         let first = of("u-1", &["pending", "running", "succeeded", "gone"]);
         assert_eq!(world.history().await, [first, of("u-2", &["pending"])].concat());
-        let lists = world.kubernetes.calls().iter().filter(|call| !call.contains("watch")).count();
-        assert_eq!(lists, 1, "each begins where the last one stopped");
+        assert!(before >= 1 && lists() == before, "each begins where the last one stopped");
     })
     .await;
 }
@@ -271,15 +335,14 @@ async fn what_is_told_twice_is_written_once_with_what_follows_it() {
         // Two who begin at the same time, and one who begins again at the same place.
         let (_, cluster) = World::kubernetes(&world.api);
         let other = Watch { cluster, ..world.watch.clone() };
-        let (one, two) = tokio::join!(world.watch.catch_up(), other.catch_up());
-        one.and(two).unwrap();
+        tokio::join!(world.catches_up(), patiently(async || other.catch_up().await));
         let again = Change::Put(Record {
-            name: Name::of("watch", &["math"]),
-            log: Log::of("watch", &["math"]),
+            name: Name::of("watch", &["math", ""]),
+            log: Log::of("watch", &["math", ""]),
             place: 0,
             namespace: None,
             caller: None,
-            body: "1".to_owned(),
+            body: r#"{"watched":"1"}"#.to_owned(),
             keep_until: None,
         });
         world.watch.ledger.change(vec![again]).await.unwrap();
@@ -328,6 +391,129 @@ async fn a_watcher_goes_on_where_it_stopped_when_the_cluster_is_back() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_is_made_again_under_its_name_is_listed_anew() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, running());
+        }
+        world.catches_up().await;
+        world.is_made_again();
+        world.api().put("u-4", json!({}));
+        world.catches_up().await;
+        world.api().put("u-4", done());
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in [
+            ("u-1", &["pending", "running", "gone"][..]),
+            ("u-2", &["pending", "running", "gone"]),
+            ("u-3", &["pending", "running", "gone"]),
+            ("u-4", &["pending", "succeeded"]),
+        ] {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_watches_notices_that_the_cluster_was_made_again() {
+    let Some(world) = World::new(Kind::Sqlite).await else { return };
+    for uid in ["u-1", "u-2"] {
+        world.api().put(uid, json!({}));
+    }
+    let watch = Watch { lease_namespace: Some("ours".to_owned()), ..world.watch.clone() };
+    let watching = tokio::spawn(async move { watch.run(std::future::pending()).await });
+    let told = async |uid: &str, stage: &str| {
+        let told = async || {
+            while !world.history().await.contains(&(uid.to_owned(), stage.to_owned())) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told()).await.expect("it is told");
+    };
+    told("u-2", "pending").await;
+    world.is_made_again();
+    world.api().put("u-3", json!({}));
+    told("u-3", "pending").await;
+    told("u-1", "gone").await;
+    world.api().put("u-3", done());
+    told("u-3", "succeeded").await;
+    watching.abort();
+}
+
+#[tokio::test]
+async fn after_a_watch_that_failed_jobs_are_listed() {
+    in_every_store(async |world: World| {
+        world.api().put("u-1", json!({}));
+        world.catches_up().await;
+        world.api().put("u-1", running());
+        world.api().fails_to_watch = true;
+        world.fails("the watch failed").await;
+        assert_eq!(world.history().await, of("u-1", &["pending", "running"]));
+        world.api().fails_to_watch = false;
+        world.api().put("u-1", done());
+        world.catches_up().await;
+        assert_eq!(world.history().await, of("u-1", &["pending", "running", "succeeded"]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, json!({}));
+        }
+        world.api().has_one_page = true;
+        world.fails("gone away").await;
+        world.api().delete("u-1");
+        world.api().delete("u-3");
+        world.api().put("u-4", running());
+        world.api().put("u-4", done());
+        world.api().delete("u-4");
+        world.api().has_one_page = false;
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in [
+            ("u-1", &["pending", "gone"][..]),
+            ("u-2", &["pending"]),
+            ("u-3", &["pending", "gone"]),
+            ("u-4", &["pending", "running", "succeeded", "gone"]),
+        ] {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, json!({}));
+        }
+        world.api().has_one_page = true;
+        world.fails("gone away").await;
+        world.api().put("u-3", done());
+        world.api().delete("u-1");
+        let version = world.api().version;
+        world.api().forgotten = version;
+        world.api().has_one_page = false;
+        world.catches_up().await;
+        let history = world.history().await;
+        for (uid, stages) in
+            [("u-1", &["pending", "gone"][..]), ("u-2", &["pending"]), ("u-3", &["pending", "succeeded"])]
+        {
+            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(found, of(uid, stages));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn metrics_count_what_was_written_once_and_say_when_all_was_last_well() {
     let Some(world) = World::new(Kind::Sqlite).await else { return };
     let shown = |name: &str| {
@@ -350,7 +536,7 @@ async fn metrics_count_what_was_written_once_and_say_when_all_was_last_well() {
     // Another replica is first.
     let cluster = world.watch.cluster.clone();
     let other = Watch { figures: figures(&cluster).1, ..world.watch.clone() };
-    other.catch_up().await.unwrap();
+    patiently(async || other.catch_up().await).await;
     world.catches_up().await;
     assert_eq!((shown(entries), shown(success)), (1, NOW + 60));
 }

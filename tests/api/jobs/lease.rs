@@ -27,6 +27,8 @@ struct Api {
     looked: Vec<(&'static str, Instant)>,
     /// Who cannot reach it.
     cut_off: Vec<&'static str>,
+    /// Whether it does what it is asked to and keeps it to itself.
+    keeps_silent: bool,
 }
 
 impl Api {
@@ -101,7 +103,8 @@ impl World {
                 api.looked.push((who, Instant::now()));
                 return Answer::Never;
             }
-            api.answer(who, asked)
+            let answer = api.answer(who, asked);
+            if api.keeps_silent && asked.method != "GET" { Answer::Never } else { answer }
         });
         let url = format!("sqlite://{}", self.folder.0.join("state.db").display());
         let ledger = ledger(&url, Arc::new(std::time::SystemTime::now));
@@ -164,6 +167,19 @@ async fn one_replica_watches_and_lets_the_next_one_at_its_end() {
     world.until(|api| api.last_looked("two").is_some()).await;
     drop(end_two);
     two.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_ends_while_it_takes_the_lease_lets_it_go() {
+    let world = World::new();
+    world.api.lock().unwrap().keeps_silent = true;
+    let Replica(one, end) = world.replica("one");
+    world.until(|api| api.holder() == "one").await;
+    world.api.lock().unwrap().keeps_silent = false;
+    drop(end);
+    one.await.unwrap();
+    assert_eq!(world.holder(), "", "and nobody waits for it to run out");
+    assert!(world.api.lock().unwrap().last_looked("one").is_none(), "it did not know that it had it");
 }
 
 #[tokio::test(start_paused = true)]

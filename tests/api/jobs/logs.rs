@@ -1,7 +1,5 @@
 //! What a Job's pods write. A real API server has no logs without a kubelet: their contents are scripted here alone.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{Answer, Asked, Kubernetes, Service, Setup, status};
@@ -32,8 +30,7 @@ fn with_pods(
             ),
         }
     });
-    let deadline = Some(Duration::from_millis(500));
-    (Setup { cluster: Some(cluster), call_deadline: deadline, ..Setup::default() }.start(), kubernetes)
+    (Setup { cluster: Some(cluster), ..Setup::default() }.start(), kubernetes)
 }
 
 #[tokio::test]
@@ -59,7 +56,7 @@ async fn what_is_not_said_is_the_first_containers_last_thousand_lines() {
     assert!(asked.ends_with("/log?container=main&tailLines=1000&limitBytes=1000001"), "{asked}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lines_of_several_pods_begin_with_their_pods_and_one_without_a_log_hides_no_other() {
     let message = "container \"main\" in pod \"a-2\" is waiting to start: ContainerCreating";
     let (service, _) = with_pods(&["a-1", "a-2", "a-3", "a-4"], move |pod, _| match pod {

@@ -59,7 +59,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::{
     access::{Folder, NOW, everybody},
     auth::{AUDIENCE, TestIssuer},
-    support::Reply,
+    support::{PATIENCE, Reply},
 };
 
 pub(crate) const IMAGE: &str = "registry.example.com/team/tool:1";
@@ -242,6 +242,22 @@ pub(crate) fn figures(cluster: &Cluster) -> (Metrics, Figures) {
     let metrics = Metrics::new(None, false).unwrap();
     let figures = Figures::of(&metrics, std::iter::once(cluster.name())).unwrap().remove(0);
     (metrics, figures)
+}
+
+/// What comes of it in the end, however busy the disk: a store that took longer than the service waits for it says to try
+/// again, and whatever writes there may be done again.
+pub(crate) async fn patiently<T, E: std::fmt::Display>(act: impl AsyncFn() -> Result<T, E>) -> T {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        match act().await {
+            Ok(done) => return done,
+            Err(error) => {
+                let is_late = error.to_string().contains("the state store cannot be reached");
+                assert!(is_late && std::time::Instant::now() < deadline, "{error}");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Records in a file of the test's own.

@@ -28,6 +28,7 @@ use math_service::{
             signature::SecretFile,
         },
     },
+    problem::Problem,
     store::{ledger::Ledger, records::Change},
     targets::Target,
 };
@@ -37,7 +38,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Answer, IMAGE, Kubernetes, Service, Setup, figures, ledger};
+use super::{Answer, IMAGE, Kubernetes, Service, Setup, figures, ledger, patiently};
 use crate::access::{Folder, NOW};
 
 const JOBS: &str = "/api/v1/namespaces/jobs-a/jobs";
@@ -156,6 +157,10 @@ struct World {
     folder: Folder,
 }
 
+fn in_words(problem: Problem) -> String {
+    problem.detail().to_owned()
+}
+
 fn resolving(addresses: &[&str]) -> Resolve {
     let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
     Arc::new(move |_| std::future::ready(Ok(addresses.clone())).boxed())
@@ -199,12 +204,40 @@ impl World {
             reason: None,
         };
         let record = message.record(waiting("math"), self.ledger().now(), None).unwrap();
-        self.ledger().change(vec![Change::Put(record)]).await.unwrap();
+        let put = async || self.ledger().change(vec![Change::Put(record.clone())]).await.map_err(in_words);
+        patiently(put).await;
         message
     }
 
     async fn deliver(&self) {
-        self.outbox.deliver_due().await.unwrap();
+        patiently(async || self.outbox.deliver_due().await.map_err(in_words)).await;
+    }
+
+    /// A watch of two Jobs whose webhook is `url`, one of which has failed.
+    fn watch(&self, url: String) -> Watch {
+        let (_, cluster) = Kubernetes::with(move |asked| {
+            if asked.path.contains("watch=true") {
+                let bookmark = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}});
+                return Answer::Lines(vec![bookmark.to_string()]);
+            }
+            let job = |name: &str, status: Value| {
+                json!({"metadata": {"name": name, "namespace": "jobs-a", "uid": name, "creationTimestamp": "2027-01-15T08:00:00Z",
+                    "annotations": {"math-service/webhook": url}}, "status": status})
+            };
+            let failed = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": "2027-01-15T08:00:09Z"}]});
+            let items = [job("failed", failed), job("running", json!({"active": 1, "ready": 1}))];
+            Answer::Json(200, json!({"metadata": {"resourceVersion": "7"}, "items": items}))
+        });
+        let (_, figures) = figures(&cluster);
+        Watch {
+            cluster,
+            ledger: self.ledger().clone(),
+            lease_namespace: None,
+            holder: "test".to_owned(),
+            follow: Some(self.outbox.follow()),
+            outbox: Some(self.outbox.clone()),
+            figures,
+        }
     }
 
     /// A service that shows what was given up.
@@ -214,7 +247,12 @@ impl World {
     }
 
     async fn dead_letters(&self) -> Value {
-        self.service().get("/api/v1/webhooks/dead-letters").await.json()["items"].clone()
+        let service = self.service();
+        let reply = patiently(async || {
+            let reply = service.get("/api/v1/webhooks/dead-letters").await;
+            if reply.status == 200 { Ok(reply) } else { Err(reply.text().to_owned()) }
+        });
+        reply.await.json()["items"].clone()
     }
 }
 
@@ -310,33 +348,10 @@ fn hosts_need_a_secret_and_a_secret_a_file_that_holds_one() {
 async fn a_job_that_ends_is_told_once_and_signed() {
     let receiver = Receiver::listening(HOST);
     let world = near(&receiver);
-    let url = receiver.url();
-    let (_, cluster) = Kubernetes::with(move |asked| {
-        if asked.path.contains("watch=true") {
-            let bookmark = json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}});
-            return Answer::Lines(vec![bookmark.to_string()]);
-        }
-        let job = |name: &str, status: Value| {
-            json!({"metadata": {"name": name, "namespace": "jobs-a", "uid": name, "creationTimestamp": "2027-01-15T08:00:00Z",
-                "annotations": {"math-service/webhook": url}}, "status": status})
-        };
-        let failed = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "lastTransitionTime": "2027-01-15T08:00:09Z"}]});
-        let items = [job("failed", failed), job("running", json!({"active": 1, "ready": 1}))];
-        Answer::Json(200, json!({"metadata": {"resourceVersion": "7"}, "items": items}))
-    });
-    let (_, figures) = figures(&cluster);
-    let watch = Watch {
-        cluster,
-        ledger: world.ledger().clone(),
-        lease_namespace: None,
-        holder: "test".to_owned(),
-        follow: Some(world.outbox.follow()),
-        outbox: Some(world.outbox.clone()),
-        figures,
-    };
+    let watch = world.watch(receiver.url());
     // Twice, as two replicas would, or a function whose schedule comes round again.
-    watch.catch_up().await.unwrap();
-    watch.catch_up().await.unwrap();
+    patiently(async || watch.catch_up().await).await;
+    patiently(async || watch.catch_up().await).await;
     let got = receiver.got.lock().unwrap();
     assert_eq!(got.len(), 1, "one has ended, and is told of once");
     verify(&got[0], NOW);
@@ -448,6 +463,30 @@ async fn after_a_day_or_where_nobody_wants_it_a_message_is_a_dead_letter() {
     world.seconds.fetch_add(8 * 24 * 60 * 60, Ordering::Relaxed);
     assert_eq!(world.dead_letters().await, json!([]));
     assert!(world.folder.path().join("state.db").exists());
+}
+
+#[tokio::test]
+async fn a_message_outlives_the_history_and_its_receiver_being_down() {
+    // The history is kept for an hour here.
+    for (hours_down, told, dead) in [(2, 1, 0), (30, 0, 1)] {
+        let receiver = Receiver::listening(HOST);
+        let world = near(&receiver);
+        *receiver.answer.lock().unwrap() = (503, None);
+        let watch = world.watch(receiver.url());
+        patiently(async || watch.catch_up().await).await;
+        for _ in 0..hours_down {
+            world.seconds.fetch_add(3600, Ordering::Relaxed);
+            world.deliver().await;
+        }
+        *receiver.answer.lock().unwrap() = (200, None);
+        let before = receiver.got();
+        for _ in 0..2 {
+            world.seconds.fetch_add(3600, Ordering::Relaxed);
+            world.deliver().await;
+        }
+        assert_eq!(receiver.got() - before, told, "down for {hours_down} h");
+        assert_eq!(world.dead_letters().await.as_array().unwrap().len(), dead, "down for {hours_down} h");
+    }
 }
 
 // ---------------------------------------------------------------- where it must not go
