@@ -168,7 +168,7 @@ def test_a_released_bundle_is_deployed_as_it_was_built_to_the_stack_that_is_name
     )
     assert said.returncode == 0, said.stderr
     (deploy,) = host.made("^sam ")
-    assert "--stack-name math-service-dev --parameter-overrides Architecture=arm64 TableName=t AlarmTopic=arn " in deploy
+    assert "--stack-name math-service-dev --region eu-west-2 --parameter-overrides Architecture=arm64 TableName=t AlarmTopic=arn " in deploy
     assert output.read_text() == "url=https://api.example/\n"
     assert "--role-arn" not in deploy
 

@@ -689,6 +689,15 @@ def test_build_and_deploy_are_for_the_same_processor(world):
     assert all("--parameter-overrides Architecture=x86_64" in call for call in world.made("^sam"))
 
 
+def test_a_region_that_is_said_goes_before_the_one_of_the_file(world):
+    for name, command in (("lambda", "sam deploy"), ("lambda-down", "sam delete")):
+        for said, where in (({"AWS_REGION": "us-east-1"}, "us-east-1"), ({}, "eu-west-2")):
+            assert f"in {where}\n" in world.succeed(name, **said).stdout
+            (call,) = world.made(command)
+            assert f"--region {where} " in call
+            world.have(stacks=RUNNING["stacks"])
+
+
 def test_a_function_that_manages_jobs_is_told_the_cluster_and_who_signs_in(world):
     jobs = {"JOBS_NAMESPACES": "jobs-*,batch", "JOBS_IMAGES": "registry.example/*"}
     world.succeed("lambda", EKS_CLUSTER_NAME="math-service-cluster", OIDC_ISSUER="https://issuer.example", OIDC_AUDIENCE="jobs", **jobs)
