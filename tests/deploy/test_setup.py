@@ -43,7 +43,7 @@ NOTHING_YET = {
     "balancer_comes": True, "balancer_goes": True, "autoscaler": None, "service_rights": False, "entries": {}, "function_for": None,
     "bucket": False, "environment": "", "database": False,
     # What a deployment is judged by: its revision (none before the first), what answers, what a load met, who wants pods.
-    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
+    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "health": "healthy", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
 }
 RUNNING = {
     "stacks": {CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE", "math-service": "CREATE_COMPLETE"},

@@ -164,6 +164,13 @@ def test_what_reaches_prod_is_what_dev_ran():
     assert order == sorted(order)
 
 
+def test_a_release_says_what_each_environment_has_of_its_own():
+    said = yaml.safe_load(TEXT["release.yml"])["jobs"]["deploy"]["env"]
+    needed = set(re.findall(r"^this_environments \w+ (\w+)$", (ROOT / "scripts/rollout.sh").read_text(), re.MULTILINE))
+    assert needed == {"STATE_URL", "CLUSTER", "AWS_REGION"}
+    assert {name: said[name] for name in needed} == {name: f"${{{{ vars.{name} }}}}" for name in needed}
+
+
 def test_a_bundle_keeps_the_right_to_be_run():
     bundle = yaml.safe_load(TEXT["release.yml"])["jobs"]["bundle"]
     (upload,) = (step for step in bundle["steps"] if "upload-artifact" in step.get("uses", ""))
