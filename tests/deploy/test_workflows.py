@@ -183,6 +183,12 @@ def test_the_compilers_are_those_that_the_budget_was_counted_with():
     assert yaml.safe_load(TEXT["ci.yml"])["jobs"]["test"]["container"] == f"rust:{RUST}-bookworm"
 
 
+def test_what_is_compared_is_compiled_with_the_images_c_compiler():
+    steps = "\n".join(step.get("run", "") for step in yaml.safe_load(TEXT["ci.yml"])["jobs"]["reproducible"]["steps"])
+    (package,) = re.findall(r"--no-install-recommends (\S+)", (ROOT / "Dockerfile").read_text())
+    assert f"--no-install-recommends {package}" in steps
+
+
 def test_kind_runs_the_kubernetes_of_the_cluster():
     version = read_yaml("cluster-config.yaml")["metadata"]["version"]
     assert f"kindest/node:v{version}." in (ROOT / "scripts/kind.sh").read_text()
