@@ -110,6 +110,8 @@ def test_what_is_said_of_the_store_covers_every_kind_of_record_in_it():
     # A message's digest is its id, and the name of no record.
     assert rows.keys() == set(re.findall(r'Name::of\("([\w-]+)"', source)) - {"message"}
     kinds, stores = tables("The state store")
+    assert "uses_the_table = {" in (ROOT / "terraform/iam.tf").read_text()
+    assert ":table/math-service*" in (ROOT / "cluster-config.yaml").read_text()
     for start in {"where each sequence stands", *rows.values()}:
         assert len(list(filter(None, row("The state store", start)))) == 4
     assert len(kinds) == len({"where each sequence stands", *rows.values()}) and len(stores) == 3
