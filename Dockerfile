@@ -11,19 +11,10 @@ RUN CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root /usr
 WORKDIR /src
 COPY . .
 ARG TARGETARCH
-# The C compiler writes this time into what asks for one, so that the same sources are the same bytes.
-ARG SOURCE_DATE_EPOCH=0
-# Rust's own linker folds functions of the same code into one, and packs what is to be relocated at the start: 1 MB less.
-ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-    RUSTFLAGS="-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr"
-# The caches keep the compiled dependencies between builds; they are in no layer, so the binary is copied out.
+# The caches keep the compiled dependencies between builds; they are in no layer, so the script copies the binary out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,id=target-$TARGETARCH,target=/src/target \
-    target="$(uname -m)-unknown-linux-musl" \
-    && export SOURCE_DATE_EPOCH \
-    && cargo auditable build --release --locked --target "$target" --no-default-features --features container --bin math-service \
-    && cp "target/$target/release/math-service" /math-service
+    scripts/build.sh math-service container /math-service
 
 # No shell, no package manager, no libc: the certificates, a user and one static binary.
 FROM gcr.io/distroless/static-debian12:nonroot

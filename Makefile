@@ -201,18 +201,18 @@ terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE
 
 # What the scripts read, from the command line or the environment.
 export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME EKS_CLUSTERS JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
-export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP
+export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP CLUSTER STATE_URL
 
 .PHONY: bundle
 bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]
 	PATH=$$PATH:$$PWD/$(VENV)/bin sam build --parameter-overrides Architecture=$(or $(ARCHITECTURE),arm64)
 
 .PHONY: smoke
-smoke: ## Ask a deployed service for a sum and its version: make smoke URL=https://… [EXPECT=1.2.3]
+smoke: ## Ask a deployed service for a sum, its version and its health: make smoke URL=https://… [EXPECT=1.2.3]
 	scripts/smoke.sh
 
 .PHONY: rollout
-rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL]
+rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL CLUSTER STATE_URL]
 	scripts/rollout.sh
 
 .PHONY: kind

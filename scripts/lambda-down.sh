@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Deletes what `make lambda` made, with its logs. The bucket that SAM keeps bundles in, shared by all its stacks, stays.
 #
-# Usage: make lambda-down [STACK=…]     the stack, if not samconfig.toml's
+# Usage: make lambda-down [STACK=… AWS_REGION=…]     the stack and where it is, if not samconfig.toml's
 #
 # Needs sam and aws with credentials.
 # shellcheck source=lib.sh

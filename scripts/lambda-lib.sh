@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What the Lambda scripts share: the stack of samconfig.toml. Sourced, after lib.sh.
+# What the Lambda scripts share: which stack, and where; samconfig.toml says what nobody else does. Sourced, after lib.sh.
 # shellcheck disable=SC2034,SC2154  # variables that lib.sh sets, or that the scripts read
 # shellcheck source=lib.sh
 
 stack=${STACK:-$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}
-region=$(sed -n 's/^region = "\(.*\)"/\1/p' samconfig.toml)
+# To sam it is an option: its own file would overrule the variable.
+region=${AWS_REGION:-$(sed -n 's/^region = "\(.*\)"/\1/p' samconfig.toml)}
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region AWS_PAGER='' SAM_CLI_TELEMETRY=0
 # `make test` installs sam here, for those who have no other.
 PATH=$PATH:$PWD/.tools/venv/bin

@@ -3,7 +3,8 @@
 # it. THE API IS PUBLIC; it costs nothing while nobody calls it.
 #
 # Usage: make lambda [ARCHITECTURE=arm64]     or x86_64
-#        STACK=…: the stack, if not samconfig.toml's. PARAMETERS='A=b C=d': more of template.yaml's parameters.
+#        STACK=…, AWS_REGION=…: the stack and where it is, if not samconfig.toml's.
+#        PARAMETERS='A=b C=d': more of template.yaml's parameters.
 #        ROLE_ARN=…: the role that CloudFormation takes, where yours may only pass it one.
 #        BUILD=no: deploys what `sam build` or `make bundle` made before. EXPECT=1.2.3: the version that is to answer.
 #
@@ -45,7 +46,7 @@ if [[ ${BUILD:-yes} != no ]]; then
 fi
 
 step 'deploying'
-sam deploy --stack-name "$stack" ${deploy[@]+"${deploy[@]}"} --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
+sam deploy --stack-name "$stack" --region "$region" ${deploy[@]+"${deploy[@]}"} --parameter-overrides "${parameters[@]}" --no-confirm-changeset --no-fail-on-empty-changeset --no-progressbar
 
 step 'adding two numbers'
 ask_stack "Stacks[0].Outputs[?OutputKey=='Url'].OutputValue" || fail "the stack $stack is gone"

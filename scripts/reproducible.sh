@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds what ships twice, each time from nothing, in folders and cargo homes of different names, and compares the bytes.
-# The compilers must be the same: what differs between them differs in the binary.
+# Builds what ships twice, each time from nothing, in folders and cargo homes of different names, and compares the bytes:
+# with build.sh, as Dockerfile and build.mk do. The compilers must be the same: what differs between them differs in the
+# binary.
 #
 # Usage: scripts/reproducible.sh [container|bundle]     the server (the default), or the Lambda bundle as `sam build` makes it
 #
-# Needs cargo-auditable on the PATH; make reproducible puts it there.
+# Needs cargo-auditable on the PATH, where make reproducible puts it; for the server the image's C compiler (musl-tools), for
+# the bundle zig.
 set -euo pipefail
 # A failed step inside $(…) ends the run too.
 shopt -s inherit_errexit
@@ -35,10 +37,8 @@ build() (
   export CARGO_HOME=$folder.home
   case $what in
     container)
-      # As in the Dockerfile, whose folders have the same names wherever it is built.
-      export SOURCE_DATE_EPOCH=0 RUSTFLAGS="--remap-path-prefix=$folder=/src --remap-path-prefix=$CARGO_HOME=/cargo"
-      cargo auditable build --quiet --release --locked --bin math-service --no-default-features --features container >&2
-      cp target/release/math-service "$folder.out/bootstrap"
+      ! command -v rustup >/dev/null || rustup target add "$(uname -m)-unknown-linux-musl" >&2
+      scripts/build.sh math-service container "$folder.out/bootstrap" >&2
       ;;
     bundle)
       [[ ! -d $root/.tools ]] || ln -s "$root/.tools" .tools

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Brings an image that is in a registry to the cluster, by a rolling update; asks it for its sum and version; and brings
-# the former revision back when it does not become ready or answers wrongly. It then ends with an error.
+# Brings an image that is in a registry to the cluster, by a rolling update; asks it for its sum, version and health; and
+# brings the former revision back when it does not become ready or answers wrongly. It then ends with an error.
 #
 # Usage: make rollout IMAGE=registry/my-math-service@sha256:… [EXPECT=1.2.3] [OVERLAY=base] [CONTEXT=…] [URL=https://…]
 #        URL: where to ask, if not at the Service's load balancer. CONTEXT: of kubectl, if not the present one.
+#        STATE_URL=dynamodb://…: the table, for an overlay that names one; CLUSTER=… AWS_REGION=…: the cluster and where
+#        it is, for one that manages Jobs. `make terraform-apply` ends with all three.
 #
-# Only the Deployment goes back. What else the manifests changed (limits of the autoscaler, policies) stays.
+# Only the Deployment goes back. What else the manifests changed (limits of the autoscaler, policies) stays. Rights are
+# never changed: an administrator applies those (docs/operations.md, Releases).
 #
 # Needs kubectl and curl.
 # shellcheck source=lib.sh
@@ -18,6 +21,36 @@ overlay=${OVERLAY:-base}
 need kubectl curl
 context=${CONTEXT:-$(kubectl config current-context)}
 render "$overlay"
+
+# this_environments SETTING VARIABLE: where the manifests give the pods that setting, they name what cluster-config.yaml's
+# cluster has; here it becomes what the variable names. A value that a Secret holds stays there.
+this_environments() {
+  local written
+  written=$(sed -n "/- name: $1\$/{n;s/^ *value: //p;}" <<<"$manifests")
+  [[ -n $written ]] || return 0
+  [[ -n ${!2:-} ]] || fail "k8s/overlays/$overlay needs $2=…, this environment's own; in git it is $written"
+  [[ ${!2} =~ ^[a-zA-Z0-9:/?=._-]+$ ]] || fail "$2 holds characters that no $1 of $overlay has"
+  manifests=$(sed "/- name: $1\$/{n;s|value: .*|value: ${!2}|;}" <<<"$manifests")
+}
+
+# What a role that edits one namespace, as a workflow's does, may not even look at: rights, and kinds of an operator's.
+leave_rights_to_administrators() {
+  local theirs='^kind: ((Cluster)?Role(Binding)?|ServiceMonitor)$' left
+  left=$(sed -En "s/$theirs/\1/p" <<<"$manifests" | tr '\n' ' ')
+  [[ -n $left ]] || return 0
+  say "    left to an administrator: $left"
+  manifests=$(awk -v theirs="$theirs" '
+    function finish() { if (!is_theirs) printf "%s", document; document = ""; is_theirs = 0 }
+    /^---$/ { finish() }
+    { document = document $0 "\n" }
+    $0 ~ theirs { is_theirs = 1 }
+    END { finish() }' <<<"$manifests")
+}
+
+this_environments STATE_URL STATE_URL
+this_environments EKS_CLUSTER_NAME CLUSTER
+this_environments EKS_REGION AWS_REGION
+leave_rights_to_administrators
 
 revision() { k get "$deployment" --ignore-not-found --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'; }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Asks a deployed service whether it is the one that was to be deployed, and adds two numbers there. Changes nothing.
+# Asks a deployed service whether it is the one that was to be deployed, adds two numbers there, and fails unless it is
+# healthy: it reaches the store and the clusters that it was told of. Changes nothing.
 #
 # Usage: make smoke URL=https://… [EXPECT=1.2.3]     the version that is to answer; any, if none is given
 #
@@ -25,11 +26,18 @@ is_expected() {
   [[ -n $version && ( -z $expected || $version == "$expected" ) ]]
 }
 
+# Without --fail: the 503 of a service that misses something names what.
+is_healthy() {
+  health=$(curl --silent --max-time 20 --header 'accept: application/json' "${url}health") || return 1
+  [[ $health == '{"status":"healthy",'* ]]
+}
+
 need curl
-version=''
+version='' health=''
 say "==> asking $url"
 wait_for 120 "version ${expected:-of the service}" is_expected ||
   fail "$url answers as version '${version:-none}'${expected:+, not $expected}"
 wait_for 60 'the sum' adds "$url" || fail "$url does not add 10 and 5"
 [[ $(ask "${url}livez") == '{"status":"ok"}' ]] || fail "${url}livez is not ok"
-say "    $version adds 10 and 5 to 15 at $url"
+wait_for 60 'its health' is_healthy || fail "${url}health says: ${health:-nothing}"
+say "    $version is healthy, and adds 10 and 5 to 15 at $url"

@@ -1,8 +1,9 @@
-# Where each Fibonacci sequence stands, what became of Jobs and who changed what. The pods use it through k8s/overlays/dynamodb, the function through
-# template.yaml's parameter TableName. Costs nothing when idle; a step is one write.
+# Where each Fibonacci sequence stands, what became of Jobs, who changed what, and webhooks that wait. The pods use it
+# through k8s/overlays/dynamodb, the function through template.yaml's parameter TableName. Costs nothing when idle; a step
+# is one write.
 
 resource "aws_dynamodb_table" "state" {
-  # checkov:skip=CKV_AWS_119:It holds indices and hashes of session keys, encrypted with AWS's own key; with ours every reader, the function too, would need rights to it, and each call might be charged.
+  # checkov:skip=CKV_AWS_119:It holds indices, hashes of session keys, what became of Jobs, who changed what and webhooks that wait, encrypted with AWS's own key; with ours every reader, the function too, would need rights to it, and each call might be charged.
   name         = "${local.name}-state"
   billing_mode = "PAY_PER_REQUEST"
   hash_key     = "id"

@@ -87,8 +87,8 @@ resource "aws_iam_role_policy_attachment" "vpc_cni" {
   policy_arn = "${local.arn}:iam::aws:policy/AmazonEKS_CNI_Policy"
 }
 
-# What the service sends to the table (no scan, no query, no change of the table), and the one question of its Jobs API,
-# where this cluster is.
+# What the service sends to the table (it reads and writes items and queries the index; no scan, no change of the table),
+# and the one question of its Jobs API, where this cluster is.
 resource "aws_iam_role_policy" "service" {
   name = "state"
   role = aws_iam_role.pod["service"].id

@@ -10,12 +10,6 @@ target := $(if $(filter arm64,$(architecture)),aarch64,x86_64)-unknown-linux-mus
 
 include $(root)/scripts/tools.mk
 
-export CARGO_TARGET_DIR ?= $(root)/target
-# Static against musl, so the function runs whatever libc its host has; Rust's own linker builds either
-# architecture on either, and on macOS. It folds functions of the same code into one, and packs what is to be relocated at
-# the start.
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := rust-lld
 # ring (TLS, signatures) carries C and assembly, and the container's allocator is C that cargo compiles all the same.
 # zig does that for either architecture on any machine, because it brings musl's headers; `make` installs it into
 # .tools. A compiler that CC_<target> names is used instead. By name, on the PATH, because cargo splits the command at
@@ -24,17 +18,10 @@ export PATH := $(root)/deploy/lambda:$(PATH):$(root)/.tools/venv/bin
 export CC_aarch64_unknown_linux_musl ?= zig-cc
 export CC_x86_64_unknown_linux_musl ?= zig-cc
 export PATH := $(dir $(CARGO_AUDITABLE)):$(PATH)
-# The same bytes wherever it is built (make reproducible): no path of this machine in the binary, and no time of day.
-cargo_home := $(or $(CARGO_HOME),$(HOME)/.cargo)
-export RUSTFLAGS += -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr
-export RUSTFLAGS += --remap-path-prefix=$(root)=/src --remap-path-prefix=$(cargo_home)=/cargo
-export SOURCE_DATE_EPOCH := 0
 
 .PHONY: build-MathServiceFunction
 build-MathServiceFunction: $(CARGO_AUDITABLE)
 	@test -f '$(root)/Cargo.toml' || { echo 'build.mk: no Cargo.toml in $(root); run sam build without --use-container' >&2; exit 1; }
 	@$(CC_$(subst -,_,$(target))) --version >/dev/null || { echo 'build.mk: no C compiler for $(target)' >&2; exit 1; }
 	! command -v rustup >/dev/null || rustup target add $(target)
-	cd '$(root)' && cargo auditable build --release --locked --target $(target) --bin lambda \
-	  --no-default-features --features function
-	cp '$(CARGO_TARGET_DIR)/$(target)/release/lambda' '$(ARTIFACTS_DIR)/bootstrap'
+	'$(root)/scripts/build.sh' lambda function '$(ARTIFACTS_DIR)/bootstrap' $(target)

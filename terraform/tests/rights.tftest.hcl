@@ -50,7 +50,7 @@ run "rights_end_at_what_they_are_for" {
         Resource = aws_eks_cluster.main.arn
       },
     ]
-    error_message = "No scan, no query, no other table, no other cluster."
+    error_message = "No scan, no change of the table, no other table, no other cluster."
   }
 
   assert {

@@ -75,6 +75,8 @@ def git():
 def curl():
     if ARGS[-1].endswith("/livez"):
         print('{"status":"ok"}', end="")
+    elif ARGS[-1].endswith("/health"):
+        print(json.dumps({"status": STATE["health"], "store": {"kind": "dynamodb"}}, separators=(",", ":")), end="")
     elif "accept: application/json" in ARGS:
         print(json.dumps({"name": "math-service", "version": STATE["version"], "target": "container"}, separators=(",", ":")))
     else:
@@ -293,7 +295,7 @@ def kubectl():
     elif words.startswith("get deployment/") and "revision" in words:
         print(STATE["revision"] or "", end="")
     elif words.startswith("rollout undo"):
-        keep(revision=STATE["revision"] + 1, version=STATE["former_version"], answer='{"result":15.0}')
+        keep(revision=STATE["revision"] + 1, version=STATE["former_version"], answer='{"result":15.0}', health="healthy")
     elif words.startswith("get hpa"):
         print(STATE["wanted"], end="")
     elif words.startswith("delete service") and STATE["balancer"]:

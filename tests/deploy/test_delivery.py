@@ -2,10 +2,13 @@
 that they call (standin.py), and with the service itself where that can be had."""
 
 import os
+import re
 import subprocess
 
 import pytest
-from support import PATIENCE_SECONDS, ROOT, running_server
+import yaml
+from conftest import rendered
+from support import PATIENCE_SECONDS, ROOT, free_port, read_yaml, running_server
 from test_setup import RUNNING, World, world  # noqa: F401  (a fixture)
 
 IMAGE = "111122223333.dkr.ecr.eu-west-2.amazonaws.com/my-math-service@sha256:" + "ab" * 32
@@ -35,17 +38,26 @@ def test_help_is_printed_without_doing_anything(host, name):
 # smoke
 
 
+def smoke(port: int, expected: str, seconds: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "URL": f"http://127.0.0.1:{port}//", "EXPECT": expected, "POLL_SECONDS": "0.1", "WAIT_SECONDS": seconds}
+    return subprocess.run([ROOT / "scripts/smoke.sh"], env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+
+
 def test_the_smoke_test_passes_on_the_service_itself():
     version = subprocess.run(["make", "--silent", "version"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
     with running_server() as (port, _):
-        def smoke(expected: str, seconds: str):
-            env = {**os.environ, "URL": f"http://127.0.0.1:{port}//", "EXPECT": expected, "POLL_SECONDS": "0.1", "WAIT_SECONDS": seconds}
-            return subprocess.run([ROOT / "scripts/smoke.sh"], env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-
-        right, wrong = smoke(version, "30"), smoke("9.9.9", "1")
+        right, wrong = smoke(port, version, "30"), smoke(port, "9.9.9", "1")
     assert right.returncode == 0, right.stderr
-    assert f"{version} adds 10 and 5 to 15" in right.stdout
+    assert f"{version} is healthy, and adds 10 and 5 to 15" in right.stdout
     assert wrong.returncode == 1 and f"answers as version '{version}', not 9.9.9" in wrong.stderr
+
+
+def test_the_smoke_test_fails_on_a_service_whose_store_is_away():
+    nobody = f"postgres://nobody@127.0.0.1:{free_port()}/nothing?sslmode=disable"
+    with running_server(STATE_URL=nobody) as (port, _):
+        result = smoke(port, "", "1")
+    assert result.returncode == 1
+    assert '/health says: {"status":"degraded"' in result.stderr and '{"kind":"postgres","status":"unavailable"}' in result.stderr
 
 
 def test_the_smoke_test_fails_on_a_wrong_sum(host):
@@ -85,7 +97,7 @@ def test_a_rollout_that_does_not_become_ready_goes_back_and_fails(running):
     assert "revision 7 runs again" in said
 
 
-@pytest.mark.parametrize("wrong", [{"answer": '{"result":16.0}'}, {"version": "1.2.2"}])
+@pytest.mark.parametrize("wrong", [{"answer": '{"result":16.0}'}, {"version": "1.2.2"}, {"health": "degraded"}])
 def test_a_rollout_that_answers_wrongly_goes_back_and_fails(running, wrong):
     running.have(**wrong)
     said = running.refused("rollout", IMAGE=IMAGE, EXPECT="1.2.3")
@@ -107,6 +119,72 @@ def test_a_rollout_of_what_runs_already_does_not_go_back_beyond_it(running):
 def test_a_rollout_whose_way_back_fails_says_that_too(running):
     running.when("rollout status", "error: timed out")
     assert "neither" in running.refused("rollout", IMAGE=IMAGE)
+
+
+# What the files in git name, and what each environment has instead.
+OURS = {
+    "STATE_URL": "dynamodb://math-service-dev-state?region=eu-west-1", "CLUSTER": "math-service-dev", "AWS_REGION": "eu-west-1",
+}
+# AmazonEKSEditPolicy's, of those that are here: no rights, and no kind that an operator brings.
+EDITED = {
+    "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount",
+}
+OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+
+
+def env_of_the_applied(world: World) -> dict[str, str]:
+    (deployment,) = (document for document in world.applied() if document["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+
+
+def test_a_rollout_keeps_the_table_that_the_environment_has(running):
+    assert running.run("rollout", IMAGE=IMAGE, OVERLAY="dynamodb", **OURS).returncode == 0
+    env = env_of_the_applied(running)
+    assert env.pop("STATE_URL") == OURS["STATE_URL"]
+    written = rendered("k8s/overlays/dynamodb").env()
+    assert written.pop("STATE_URL") != OURS["STATE_URL"] and env == written, "and nothing else differs"
+
+
+def test_a_rollout_of_the_jobs_api_is_for_the_environments_own_cluster(running):
+    assert running.run("rollout", IMAGE=IMAGE, OVERLAY="jobs", **OURS).returncode == 0
+    env = env_of_the_applied(running)
+    assert (env["EKS_CLUSTER_NAME"], env["EKS_REGION"]) == (OURS["CLUSTER"], OURS["AWS_REGION"])
+
+
+@pytest.mark.parametrize("overlay, missing", [("dynamodb", "STATE_URL"), ("jobs", "CLUSTER"), ("jobs", "AWS_REGION")])
+def test_a_rollout_that_is_not_told_what_its_overlay_needs_changes_nothing(running, overlay, missing):
+    said = running.refused("rollout", IMAGE=IMAGE, OVERLAY=overlay, **{**OURS, missing: ""})
+    assert f"k8s/overlays/{overlay} needs {missing}=…" in said and "Nothing was changed." in said
+    assert not running.made("kubectl .*apply")
+
+
+def test_a_rollout_takes_no_value_that_would_be_other_yaml(running):
+    said = running.refused("rollout", IMAGE=IMAGE, OVERLAY="dynamodb", STATE_URL='x"\n  - name: LOAD_ENABLED')
+    assert "STATE_URL holds characters" in said and not running.made("kubectl .*apply")
+
+
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+def test_a_rollout_applies_what_a_role_that_edits_one_namespace_may(running, overlay):
+    folder = "k8s/base" if overlay == "base" else f"k8s/overlays/{overlay}"
+    result = running.run("rollout", IMAGE=IMAGE, OVERLAY=overlay, URL="http://service", **OURS)
+    assert result.returncode == 0, result.stderr
+    applied, whole = ([(d["kind"], d["metadata"]["name"]) for d in documents] for documents in (running.applied(), rendered(folder)))
+    assert applied == [(kind, name) for kind, name in whole if kind in EDITED]
+    left = " ".join(kind for kind, _ in whole if kind not in EDITED)
+    assert f"left to an administrator: {left}" in result.stdout if left else "administrator" not in result.stdout
+
+
+def test_the_page_names_the_files_that_a_rollout_leaves_to_an_administrator():
+    left = {
+        f"k8s/overlays/{overlay}/{path.name}"
+        for overlay in OVERLAYS
+        for path in (ROOT / "k8s/overlays" / overlay).glob("*.yaml")
+        if path.name in read_yaml(f"k8s/overlays/{overlay}/kustomization.yaml").get("resources", [])
+        and any(document["kind"] not in EDITED for document in yaml.safe_load_all(path.read_text()))
+    }
+    page = (ROOT / "docs/operations.md").read_text()
+    assert left and left == set(re.findall(r"kubectl apply -f (\S+\.yaml)", page))
 
 
 # kind
@@ -168,7 +246,7 @@ def test_a_released_bundle_is_deployed_as_it_was_built_to_the_stack_that_is_name
     )
     assert said.returncode == 0, said.stderr
     (deploy,) = host.made("^sam ")
-    assert "--stack-name math-service-dev --parameter-overrides Architecture=arm64 TableName=t AlarmTopic=arn " in deploy
+    assert "--stack-name math-service-dev --region eu-west-2 --parameter-overrides Architecture=arm64 TableName=t AlarmTopic=arn " in deploy
     assert output.read_text() == "url=https://api.example/\n"
     assert "--role-arn" not in deploy
 

@@ -20,17 +20,18 @@ def test_hadolint_finds_nothing():
 
 
 def test_the_build_names_the_features_that_the_container_ships():
-    (build,) = (line for line in instructions() if "cargo auditable build" in line)
-    assert "--release --locked" in build
-    assert "--no-default-features --features container --bin math-service" in build
+    (build,) = (line for line in instructions() if "scripts/build.sh" in line)
+    assert build.endswith("scripts/build.sh math-service container /math-service")
+    assert any(line.startswith("COPY --from=build /math-service ") for line in instructions())
 
 
-def test_image_and_bundle_are_linked_alike():
-    recipes = [(ROOT / file).read_text() for file in ("Dockerfile", "deploy/lambda/build.mk")]
-    for text in recipes:
-        assert "-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr" in text
-        for machine in ("AARCH64", "X86_64"):
-            assert re.search(rf"CARGO_TARGET_{machine}_UNKNOWN_LINUX_MUSL_LINKER *:?= ?rust-lld", text)
+def test_what_ships_and_what_is_compared_are_built_by_the_one_script():
+    """tests/deploy/test_reproducible.py sees what the script says to the compilers."""
+    for file in ("Dockerfile", "deploy/lambda/build.mk", "scripts/reproducible.sh"):
+        text = re.sub(r"^ *#.*\n", "", (ROOT / file).read_text(), flags=re.MULTILINE)
+        for own in ("RUSTFLAGS", "_LINKER", "SOURCE_DATE_EPOCH", "cargo auditable build", "cargo build"):
+            assert own not in text, f"{file}: {own} is scripts/build.sh's"
+    assert "scripts/build.sh" in (ROOT / "deploy/lambda/build.mk").read_text()
 
 
 def test_the_image_starts_as_nobody_from_nothing():
@@ -51,16 +52,10 @@ def test_the_build_needs_no_frontend_from_a_registry():
 def test_only_what_the_build_reads_goes_into_it():
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*", "everything is left out but what is named"
-    assert {"!Cargo.toml", "!Cargo.lock", "!src"} <= set(rules)
+    assert {"!Cargo.toml", "!Cargo.lock", "!src", "!scripts/build.sh"} <= set(rules)
     assert not {"!target", "!.git", "!.tools"} & set(rules)
 
 
 def test_the_binary_lists_what_it_holds_with_the_tool_that_the_bundle_uses():
     (version,) = re.findall(r"cargo-auditable@([\d.]+)", (ROOT / "Dockerfile").read_text())
     assert f"cargo-auditable-{version}/bin" in (ROOT / "scripts/tools.mk").read_text()
-
-
-def test_the_binary_does_not_depend_on_when_it_was_built():
-    assert "ARG SOURCE_DATE_EPOCH=0" in instructions()
-    (build,) = (line for line in instructions() if "cargo auditable build" in line)
-    assert build.index("export SOURCE_DATE_EPOCH") < build.index("cargo auditable build")

@@ -101,6 +101,22 @@ def test_the_limits_are_those_of_the_files(base, known_settings, template):
     assert limit("connections to PostgreSQL") == f"{pods} pods × {known_settings['STATE_CONNECTIONS']}"
 
 
+def test_what_is_said_of_the_store_covers_every_kind_of_record_in_it():
+    rows = {
+        "transition": "the history of Jobs", "present": "what the watcher", "watch": "what the watcher", "audit": "the audit",
+        "webhook": "webhooks that wait, and dead letters",
+    }
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    # A message's digest is its id, and the name of no record.
+    assert rows.keys() == set(re.findall(r'Name::of\("([\w-]+)"', source)) - {"message"}
+    kinds, stores = tables("The state store")
+    assert "uses_the_table = {" in (ROOT / "terraform/iam.tf").read_text()
+    assert ":table/math-service*" in (ROOT / "cluster-config.yaml").read_text()
+    for start in {"where each sequence stands", *rows.values()}:
+        assert len(list(filter(None, row("The state store", start)))) == 4
+    assert len(kinds) == len({"where each sequence stands", *rows.values()}) and len(stores) == 3
+
+
 def test_every_setting_that_is_named_is_one(known_settings):
     # The last is being built.
     named = set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", PAGE + EC2)) - set(re.findall(r"^\| `([A-Z_]+)` \|", section("Releases"), re.MULTILINE))

@@ -1,24 +1,73 @@
-"""scripts/reproducible.sh with a stand-in for cargo; `make reproducible` runs it with the real one, which takes minutes."""
+"""scripts/build.sh and scripts/reproducible.sh with a stand-in for cargo; `make reproducible` runs them with the real one,
+which takes minutes."""
 
 import os
+import pathlib
 import subprocess
 
 import pytest
 from support import ROOT
 
 
-@pytest.fixture
-def reproducible(tmp_path):
-    """What the script says of a build that writes this (in shell) into the binary."""
+MACHINE = os.uname().machine
+TARGET = f"{MACHINE}-unknown-linux-musl"
+# Writes where a release of its --target and --bin would be.
+CARGO = """#!/usr/bin/env bash
+while (($#)); do
+  case $1 in --target) target=$2 ;; --bin) bin=$2 ;; esac
+  arguments+=("$1")
+  shift
+done
+mkdir -p "${CARGO_TARGET_DIR:-target}/$target/release"
+echo "CONTENT" >"${CARGO_TARGET_DIR:-target}/$target/release/$bin"
+"""
 
-    def run(content: str, *arguments: str) -> subprocess.CompletedProcess:
-        cargo = tmp_path / "cargo"
-        cargo.write_text(f'#!/usr/bin/env bash\nmkdir -p target/release\necho "{content}" >target/release/math-service\n')
-        cargo.chmod(0o755)
-        env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CARGO_HOME": str(tmp_path / "home")}
-        return subprocess.run([ROOT / "scripts/reproducible.sh", *arguments], env=env, capture_output=True, text=True)
+
+@pytest.fixture
+def machine(tmp_path):
+    """Runs a command where a stand-in for cargo writes this (in shell) into the binary that it is to build."""
+
+    def run(content: str, *command: str | pathlib.Path, **more: str) -> subprocess.CompletedProcess:
+        for name, text in (("cargo", CARGO.replace("CONTENT", content)), ("rustup", "#!/bin/sh\n")):
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        dropped = ("RUSTFLAGS", "CARGO_TARGET_DIR", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        env = {name: value for name, value in os.environ.items() if name not in dropped}
+        env |= {"PATH": f"{tmp_path}:{env['PATH']}", "CARGO_HOME": str(tmp_path / "home"), **more}
+        return subprocess.run(command, env=env, capture_output=True, text=True)
 
     return run
+
+
+@pytest.fixture
+def reproducible(machine):
+    """What the script says of a build that writes this (in shell) into the binary."""
+    return lambda content, *arguments: machine(content, ROOT / "scripts/reproducible.sh", *arguments)
+
+
+def test_what_ships_is_static_and_linked_small_and_says_nothing_of_where_and_when(machine, tmp_path):
+    told = "${arguments[*]}|$RUSTFLAGS|$SOURCE_DATE_EPOCH|$CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER|$CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER"
+
+    def built(*target: str) -> list[str]:
+        output = tmp_path / "built"
+        more = {"CARGO_TARGET_DIR": str(tmp_path / "target"), "RUSTFLAGS": "--cfg yours"}
+        result = machine(told, ROOT / "scripts/build.sh", "math-service", "container", output, *target, **more)
+        assert result.returncode == 0, result.stderr
+        return output.read_text().strip().split("|")
+
+    arguments, flags, epoch, *linkers = built()
+    assert arguments == f"auditable build --release --locked --target {TARGET} --no-default-features --features container --bin math-service"
+    remapped = f"--remap-path-prefix={ROOT}=/src --remap-path-prefix={tmp_path}/home=/cargo"
+    assert flags == f"--cfg yours -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr {remapped}"
+    assert epoch == "0" and linkers == ["rust-lld", "rust-lld"]
+    assert "--target aarch64-unknown-linux-musl " in built("aarch64-unknown-linux-musl")[0]
+
+
+def test_what_is_compared_is_built_as_the_image_is(reproducible):
+    """test_dockerfile.py and test_lambda_template.py see that image and bundle come from the same script."""
+    told = "$(echo \"${arguments[*]}\" >&2)"
+    said = reproducible(told, "container").stderr
+    assert said.count(f"--release --locked --target {TARGET} --no-default-features --features container --bin math-service\n") == 2, said
 
 
 def test_two_builds_of_the_same_bytes_pass_and_show_their_hash(reproducible):

@@ -43,7 +43,7 @@ NOTHING_YET = {
     "balancer_comes": True, "balancer_goes": True, "autoscaler": None, "service_rights": False, "entries": {}, "function_for": None,
     "bucket": False, "environment": "", "database": False,
     # What a deployment is judged by: its revision (none before the first), what answers, what a load met, who wants pods.
-    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
+    "revision": None, "changes": 1, "version": "1.2.3", "former_version": "1.2.2", "health": "healthy", "kind": False, "requests": 900, "failures": 0, "wanted": "3",
 }
 RUNNING = {
     "stacks": {CLUSTER_STACK: "CREATE_COMPLETE", NODES_STACK: "CREATE_COMPLETE", "math-service": "CREATE_COMPLETE"},
@@ -687,6 +687,15 @@ def test_build_and_deploy_are_for_the_same_processor(world):
     assert all("--parameter-overrides Architecture=arm64" in call for call in world.made("^sam"))
     world.succeed("lambda", ARCHITECTURE="x86_64")
     assert all("--parameter-overrides Architecture=x86_64" in call for call in world.made("^sam"))
+
+
+def test_a_region_that_is_said_goes_before_the_one_of_the_file(world):
+    for name, command in (("lambda", "sam deploy"), ("lambda-down", "sam delete")):
+        for said, where in (({"AWS_REGION": "us-east-1"}, "us-east-1"), ({}, "eu-west-2")):
+            assert f"in {where}\n" in world.succeed(name, **said).stdout
+            (call,) = world.made(command)
+            assert f"--region {where} " in call
+            world.have(stacks=RUNNING["stacks"])
 
 
 def test_a_function_that_manages_jobs_is_told_the_cluster_and_who_signs_in(world):

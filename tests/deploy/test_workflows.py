@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 import yaml
@@ -27,6 +28,28 @@ def jobs() -> list[tuple[str, dict]]:
 
 def scripts() -> list[tuple[str, str]]:
     return [(where, step["run"]) for where, job in jobs() for step in job["steps"] if "run" in step]
+
+
+def evaluated(text, **contexts: dict) -> str:
+    """What GitHub makes of its expressions, of which these workflows use the part that is Python once it is spelt so."""
+    names = {name: types.SimpleNamespace(**values) for name, values in contexts.items()}
+    spelt = lambda match: str(eval(match[1].replace("&&", " and ").replace("||", " or "), {"__builtins__": {}}, names))  # noqa: E731
+    return re.sub(r"\$\{\{(.*?)\}\}", spelt, text)
+
+
+def concurrency(where: str, job: dict) -> dict:
+    return job.get("concurrency") or yaml.safe_load(TEXT[where.split(":")[0]])["concurrency"]
+
+
+def group(where: str, job: dict, environment: str = "dev", **github: str) -> str:
+    """What the job waits in, when this happened."""
+    github = {"event_name": "push", "ref": "refs/heads/main", "sha": "a", **github}
+    return evaluated(concurrency(where, job)["group"], github=github, matrix={"environment": environment})
+
+
+def plans(job: dict) -> bool:
+    """Whether it only shows what it would change, in an environment whose role may only read."""
+    return job.get("environment", "").endswith("-plan")
 
 
 def test_the_workflows_are_found():
@@ -52,12 +75,38 @@ def test_a_workflow_may_do_nothing_but_what_its_jobs_ask_for(workflow):
 
 @pytest.mark.parametrize("where, job", jobs())
 def test_every_job_ends_and_does_not_meet_another_of_its_kind(where, job):
-    workflow = yaml.safe_load(TEXT[where.split(":")[0]])
     assert 0 < job["timeout-minutes"] <= 90
-    concurrency = job.get("concurrency", workflow.get("concurrency"))
-    assert concurrency["group"]
+    assert group(where, job)
     if "environment" in job:
-        assert concurrency["cancel-in-progress"] is False, "a deployment is not cut short"
+        assert concurrency(where, job)["cancel-in-progress"] is False, "a deployment is not cut short"
+    if "environment" in job and not plans(job):
+        assert concurrency(where, job)["queue"] == "max", "without it, the next cancels the one that waits"
+
+
+@pytest.mark.parametrize("where, job", [case for case in jobs() if case[0].startswith("ci.yml")])
+def test_a_request_has_one_answer_at_a_time_and_a_commit_on_main_its_own(where, job):
+    request = {"event_name": "pull_request", "ref": "refs/pull/7/merge"}
+    main = {"event_name": "push", "ref": "refs/heads/main"}
+    assert group(where, job, **request, sha="a") == group(where, job, **request, sha="b")
+    assert group(where, job, **main, sha="a") != group(where, job, **main, sha="b"), "the second would cancel the first if that waits"
+    cancels = concurrency(where, job)["cancel-in-progress"]
+    assert evaluated(cancels, github=request) == "True" and evaluated(cancels, github=main) == "False"
+
+
+def test_a_plan_meets_neither_an_apply_nor_another_requests_plan():
+    (plan,), (apply,) = ([case for case in jobs() if case[0] == f"terraform.yml: {name}"] for name in ("plan", "apply"))
+    assert plans(plan[1]) and not plans(apply[1])
+    request, main = {"event_name": "pull_request", "ref": "refs/pull/7/merge"}, {"event_name": "push", "ref": "refs/heads/main"}
+    assert group(*plan, **request) != group(*plan, **{**request, "ref": "refs/pull/8/merge"})
+    assert group(*plan, **request) != group(*apply, **main)
+    assert group(*apply, **main) != group(*apply, environment="prod", **main)
+
+
+def test_terraform_waits_for_the_lock_of_another_run_and_no_longer_than_its_job():
+    workflow = yaml.safe_load(TEXT["terraform.yml"])
+    for name, job in workflow["jobs"].items():
+        (minutes,) = re.fullmatch(r"-lock-timeout=(\d+)m", workflow["env"][f"TF_CLI_ARGS_{name}"]).groups()
+        assert 0 < int(minutes) < job["timeout-minutes"]
 
 
 @pytest.mark.parametrize("where, job", jobs())
@@ -115,6 +164,13 @@ def test_what_reaches_prod_is_what_dev_ran():
     assert order == sorted(order)
 
 
+def test_a_release_says_what_each_environment_has_of_its_own():
+    said = yaml.safe_load(TEXT["release.yml"])["jobs"]["deploy"]["env"]
+    needed = set(re.findall(r"^this_environments \w+ (\w+)$", (ROOT / "scripts/rollout.sh").read_text(), re.MULTILINE))
+    assert needed == {"STATE_URL", "CLUSTER", "AWS_REGION"}
+    assert {name: said[name] for name in needed} == {name: f"${{{{ vars.{name} }}}}" for name in needed}
+
+
 def test_a_bundle_keeps_the_right_to_be_run():
     bundle = yaml.safe_load(TEXT["release.yml"])["jobs"]["bundle"]
     (upload,) = (step for step in bundle["steps"] if "upload-artifact" in step.get("uses", ""))
@@ -125,6 +181,12 @@ def test_the_compilers_are_those_that_the_budget_was_counted_with():
     for name in ("ci.yml", "release.yml"):
         assert yaml.safe_load(TEXT[name])["env"]["RUSTUP_TOOLCHAIN"] == RUST
     assert yaml.safe_load(TEXT["ci.yml"])["jobs"]["test"]["container"] == f"rust:{RUST}-bookworm"
+
+
+def test_what_is_compared_is_compiled_with_the_images_c_compiler():
+    steps = "\n".join(step.get("run", "") for step in yaml.safe_load(TEXT["ci.yml"])["jobs"]["reproducible"]["steps"])
+    (package,) = re.findall(r"--no-install-recommends (\S+)", (ROOT / "Dockerfile").read_text())
+    assert f"--no-install-recommends {package}" in steps
 
 
 def test_kind_runs_the_kubernetes_of_the_cluster():
