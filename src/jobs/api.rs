@@ -171,7 +171,9 @@ pub(super) async fn bytes(client: &Client, call: &Call<'_>, deadline: Duration) 
                     "Sent a call to the cluster again"
                 );
                 tokio::time::sleep(PAUSE).await;
-                attempt(client, call).await
+                // That nothing was sent this time says nothing of the first.
+                let tell = |again: Failure| if again.is_before_sending() { failure } else { again };
+                attempt(client, call).await.map_err(tell)
             }
             outcome => outcome,
         }

@@ -3,7 +3,7 @@
 //! What Kubernetes says of the caller's own object is passed on. What it says of itself, and what stands between it and
 //! this service, is for the log.
 
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use axum::http::StatusCode;
 use kube::core::Status;
@@ -71,6 +71,11 @@ impl Failure {
         matches!(self, Self::Transport(_) | Self::Garbled(_) | Self::Cluster(ClusterError::Broken(_)))
     }
 
+    /// Whether nothing was sent.
+    pub(super) fn is_before_sending(&self) -> bool {
+        matches!(self, Self::Cluster(error) if error.is_before_sending())
+    }
+
     /// For the log.
     pub(super) fn in_words(&self) -> String {
         match self {
@@ -130,20 +135,20 @@ fn unanswered(call: &Call<'_>, error: &ClusterError) -> Problem {
         resource = call.resource.name(),
         "The cluster gave no answer"
     );
-    match error {
-        ClusterError::TimedOut { .. } => timed_out(call),
-        ClusterError::Credentials(_) => {
-            bad_gateway("this service has no AWS credentials to ask the cluster with", call)
-        }
+    let detail: Cow<'static, str> = match error {
+        ClusterError::TimedOut { .. } => return timed_out(call),
+        ClusterError::Broken(_) => return bad_gateway("the connection to the cluster broke", call),
+        ClusterError::Credentials(_) => "this service has no AWS credentials to ask the cluster with".into(),
         ClusterError::Forbidden { permission, .. } => {
-            bad_gateway(format!("this service lacks the AWS permission {permission}"), call)
+            format!("this service lacks the AWS permission {permission}").into()
         }
-        ClusterError::NoCluster { .. } => bad_gateway("AWS knows no cluster of the configured name", call),
-        ClusterError::Eks(_) => bad_gateway("AWS did not say where the cluster is", call),
-        ClusterError::Unreachable(_) => bad_gateway("the cluster cannot be reached", call),
-        ClusterError::Tls(_) => bad_gateway("the cluster could not prove who it is", call),
-        ClusterError::Broken(_) => bad_gateway("the connection to the cluster broke", call),
-    }
+        ClusterError::NoCluster { name, region } => format!("AWS knows no cluster {name} in {region}").into(),
+        ClusterError::Eks(_) => "AWS did not say where the cluster is".into(),
+        ClusterError::Unreachable(_) => "the cluster cannot be reached".into(),
+        ClusterError::Tls(_) => "the cluster could not prove who it is".into(),
+    };
+    // Nothing was sent, so nothing can have been made.
+    Problem::new(StatusCode::BAD_GATEWAY, detail)
 }
 
 fn timed_out(call: &Call<'_>) -> Problem {

@@ -197,11 +197,13 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// An error and its causes: the outermost alone rarely says what happened.
+/// An error and its causes: the outermost alone rarely says what happened. Some repeat what their cause says.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.map(ToString::to_string).fold(error.to_string(), |said, cause| {
+        if said.ends_with(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 #[cfg(test)]
@@ -216,6 +218,26 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+
+    #[test]
+    fn an_error_that_repeats_its_cause_is_told_once() {
+        assert_eq!(chain(&Around(io::Error::other("it broke"))), "what was sent: it broke");
+    }
+
+    #[derive(Debug)]
+    struct Around(io::Error);
+
+    impl fmt::Display for Around {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "what was sent: {}", self.0)
+        }
+    }
+
+    impl Error for Around {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);

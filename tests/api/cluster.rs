@@ -460,7 +460,7 @@ async fn each_way_in_which_eks_can_fail_has_a_name() {
     for (act, is_expected) in [
         (
             Act::Answer(404, missing),
-            (|error| matches!(error, ClusterError::NoCluster { name } if name == NAME))
+            (|error| matches!(error, ClusterError::NoCluster { name, region } if name == NAME && region == REGION))
                 as fn(&ClusterError) -> bool,
         ),
         (Act::Answer(403, json!({ "__type": "ExpiredTokenException" })), |error| {

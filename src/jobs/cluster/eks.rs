@@ -126,7 +126,7 @@ impl Eks {
                 ClusterError::Forbidden { permission: PERMISSION, cause }
             }
             (StatusCode::NOT_FOUND, "ResourceNotFoundException") => {
-                ClusterError::NoCluster { name: self.name.clone() }
+                ClusterError::NoCluster { name: self.name.clone(), region: self.region.clone() }
             }
             _ => ClusterError::eks(cause),
         }

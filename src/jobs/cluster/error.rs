@@ -25,6 +25,8 @@ pub enum ClusterError {
     NoCluster {
         /// The name asked for.
         name: String,
+        /// The region asked in.
+        region: String,
     },
     /// EKS could not be asked where the cluster is, or its answer is of no use.
     Eks(Cause),
@@ -52,8 +54,9 @@ impl ClusterError {
     }
 
     /// Whether the request surely never reached the API server because there was no way to it.
-    pub(super) fn is_before_sending(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Tls(_))
+    #[must_use]
+    pub fn is_before_sending(&self) -> bool {
+        !matches!(self, Self::Broken(_) | Self::TimedOut { .. })
     }
 
     pub(super) fn eks(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -78,7 +81,9 @@ impl fmt::Display for ClusterError {
         match self {
             Self::Credentials(_) => f.write_str("the process has no AWS credentials"),
             Self::Forbidden { permission, .. } => write!(f, "AWS does not allow {permission}"),
-            Self::NoCluster { name } => write!(f, "there is no cluster {name} in this account and region"),
+            Self::NoCluster { name, region } => {
+                write!(f, "there is no cluster {name} in this account and the region {region}")
+            }
             Self::Eks(_) => f.write_str("EKS did not say where the cluster is"),
             Self::Unreachable(_) => f.write_str("the cluster's API server cannot be reached"),
             Self::Tls(_) => f.write_str("the cluster's API server is not trusted"),

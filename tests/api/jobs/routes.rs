@@ -572,11 +572,12 @@ async fn no_way_to_the_cluster_is_told_in_words_and_without_addresses() {
         cause: Arc::new(std::io::Error::other("arn:aws:x")),
     };
     let late = ClusterError::TimedOut { what: "the request to the cluster" };
+    let nowhere = ClusterError::NoCluster { name: "math".to_owned(), region: "eu-west-2".to_owned() };
     let eks = ClusterError::Eks(Arc::new(std::io::Error::other("10.0.0.1")));
     for (error, code, said) in [
         (tls, 502, "could not prove who it is"),
         (denied, 502, "eks:DescribeCluster"),
-        (ClusterError::NoCluster { name: "math".to_owned() }, 502, "no cluster of the configured name"),
+        (nowhere, 502, "no cluster math in eu-west-2"),
         (eks, 502, "where the cluster is"),
         (late, 504, "in time"),
     ] {
@@ -640,6 +641,22 @@ async fn a_create_whose_answer_was_lost_finds_what_it_made() {
         (GET_JOB, Answer::Json(200, foreign)),
     ]);
     assert_eq!(service.post(JOBS, &short()).await.status, 409, "somebody else's stays somebody else's");
+}
+
+#[tokio::test]
+async fn only_a_create_that_may_have_been_sent_may_have_been_made() {
+    for (answers, may_be_made) in [
+        (vec![unreachable()], false),
+        (vec![ClusterError::Eks(Arc::new(std::io::Error::other("refused")))], false),
+        (vec![broken(), broken()], true),
+        (vec![broken(), unreachable()], true),
+    ] {
+        let answers = answers.into_iter().map(|error| (POST_JOB, Answer::Fails(error))).collect();
+        let (service, _) = expecting(answers);
+        let reply = service.post(JOBS, &short()).await;
+        assert_eq!(reply.status, 502, "{}", reply.text());
+        assert_eq!(reply.text().contains("may have been created"), may_be_made, "{}", reply.text());
+    }
 }
 
 #[tokio::test]
