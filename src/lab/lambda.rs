@@ -8,7 +8,7 @@
 //! idle environment lives is documented nowhere; here it is a setting.
 
 use super::{
-    cost::{Architecture, Gateway, Usage},
+    cost::{Architecture, Gateway, Usage, grouped},
     run::{Point, Recorder, Run, Span, bytes},
     service::{Latencies, Profile, Stay},
     traffic::Traffic,
@@ -350,13 +350,15 @@ fn notes(function: &Function, duration: f64, is_late: bool, by_gateway: f64, by_
     }
     if let Some((rate, burst)) = function.throttle.filter(|_| by_gateway >= 1.0) {
         notes.push(format!(
-            "the gateway refused {by_gateway:.0} requests: it is set to {rate} a second and {burst} at once above it"
+            "the gateway refused {} requests: it is set to {rate} a second and {burst} at once above it",
+            grouped(format!("{by_gateway:.0}"))
         ));
     }
     if by_lambda >= 1.0 {
         notes.push(format!(
-            "Lambda throttled {by_lambda:.0} requests: at most {} environments at once, 1,000 new ones in 10 s and ten \
+            "Lambda throttled {} requests: at most {} environments at once, 1,000 new ones in 10 s and ten \
              requests a second for each",
+            grouped(format!("{by_lambda:.0}")),
             function.limit()
         ));
     }

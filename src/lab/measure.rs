@@ -186,7 +186,7 @@ impl Report {
         }
         if reports.is_empty() {
             return Err("there are no REPORT lines: read the function's log group, \
-                        `aws logs tail /aws/lambda/NAME --since 1h`"
+                        which the stack's output LogGroup names, `aws logs tail GROUP --since 1h`"
                 .into());
         }
         Ok(reports)

@@ -161,6 +161,13 @@ def test_the_function_may_ask_where_clusters_are_and_nothing_else_of_eks(functio
         assert resolved(allowed["Resource"], {}).endswith(of)
 
 
+def test_the_log_that_the_lab_reads_is_an_output(template, function):
+    assert template["Outputs"]["LogGroup"]["Value"] == function["LoggingConfig"]["LogGroup"] == {"Ref": "FunctionLogs"}
+    for page in ("docs/lab.md", "src/bin/math-lab/profile.rs", "src/bin/math-lab/locust.rs"):
+        text = (ROOT / page).read_text()
+        assert "OutputKey=='LogGroup'" in text and set(re.findall(r"aws logs tail (\S+)", text)) == {"$LOGS"}, page
+
+
 def test_the_output_says_whom_to_let_into_which_clusters(template):
     output = template["Outputs"]["JobsRole"]
     assert output["Condition"] == "ManagesJobs"

@@ -30,7 +30,9 @@ const NAMES: [&str; 2] = ["EKS", "Lambda"];
 Record the same load against both, then compare (a prefix PATH stands for PATH_requests.csv):
   locust -H http://… --headless --users 50 --run-time 5m --requests-csv eks_requests.csv
   locust -H https://… --headless --users 50 --run-time 5m --requests-csv lambda_requests.csv
-  aws logs tail /aws/lambda/NAME --since 15m > lambda.log
+  LOGS=$(aws cloudformation describe-stacks --stack-name math-service --output text \\
+    --query \"Stacks[0].Outputs[?OutputKey=='LogGroup'].OutputValue\")
+  aws logs tail $LOGS --since 15m > lambda.log
   math-lab report eks lambda --reports lambda.log
 
 Lambda's log tells which requests met a cold start and what was billed. Without it cold starts stay among the others, and

@@ -47,11 +47,13 @@ const MOST_ALONE: u64 = 200;
 #[derive(Args)]
 #[command(after_help = "\
 The container, one process of it, that nobody else uses meanwhile:
-  kubectl port-forward deployment/math-service 8000
+  kubectl port-forward deployment/math-service-deployment 8000
   math-lab profile http://localhost:8000 > profile.json
   math-lab compare --profile profile.json
 The function, which has no /metrics, from its log:
-  aws logs tail /aws/lambda/NAME --since 1h | math-lab profile --reports - --cpu 9us
+  LOGS=$(aws cloudformation describe-stacks --stack-name math-service --output text \\
+    --query \"Stacks[0].Outputs[?OutputKey=='LogGroup'].OutputValue\")
+  aws logs tail $LOGS --since 1h | math-lab profile --reports - --cpu 9us
 With --container instead of --cpu, that and the bytes of requests and answers are those of the container's profile.
 
 What is not measured (cold starts on the container, logs, memory of a request) has the defaults of the simulation.")]
