@@ -73,7 +73,10 @@ pub fn routes(load: Load, metrics: &Metrics) -> prometheus::Result<Routes> {
 ))]
 pub(crate) async fn serve(State(burner): State<Burner>, uri: Uri) -> Result<Json<Burnt>, Problem> {
     if !burner.is_enabled {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "burning CPU is not enabled here"));
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "burning CPU is not enabled here: LOAD_ENABLED=true allows it",
+        ));
     }
     let seconds = burn::seconds(uri.query().unwrap_or_default(), burner.max_seconds)
         .map_err(|detail| Problem::invalid(vec![FieldError::field("seconds", detail)]))?;
