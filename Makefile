@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
+# Where cargo puts what ships.
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 CHECKOV := .tools/checkov
 include scripts/tools.mk
 export SAM_CLI_TELEMETRY := 0
@@ -15,6 +17,7 @@ SAM_ARCH := $(RIE_ARCH)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 CONTAINER_FEATURES := --no-default-features --features container
 LAMBDA_FEATURES := --no-default-features --features function
+LAB_FEATURES := --no-default-features --features math-lab
 # Inputs for each fuzz target in `make test`; raise it to search longer.
 FUZZ_RUNS ?= 200000
 
@@ -40,8 +43,9 @@ build: ## Build both binaries, each with the features that it ships
 
 .PHONY: gateway
 gateway: ## Serve the Lambda binary behind a local gateway on http://localhost:9000
-	cargo build --release --bin lambda --example gateway
-	target/release/examples/gateway target/release/lambda
+	cargo build --release --bin lambda $(LAMBDA_FEATURES)
+	cargo build --release --example gateway $(LAB_FEATURES)
+	$(BUILT)/examples/gateway $(BUILT)/lambda
 
 .PHONY: demo
 demo: ## Show both targets here, without AWS: load, profiles, a simulated day, one page (2 minutes once built)
@@ -49,10 +53,10 @@ demo: ## Show both targets here, without AWS: load, profiles, a simulated day, o
 
 .PHONY: demo-build
 demo-build: build
-	cargo build --release --bin math-lab --example gateway --no-default-features --features math-lab
+	cargo build --release --bin math-lab --example gateway $(LAB_FEATURES)
 
 .PHONY: test
-test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-browser test-bench instructions fuzz ## Everything that needs no Docker, in 10 to 15 minutes; its tools go into .tools
+test: lint lint-workflows deny test-rust test-rie test-terraform test-deploy test-browser test-bench instructions fuzz ## Everything that needs no Docker, in 35 to 40 minutes on two cores; its tools go into .tools
 
 .PHONY: lint
 lint: ## Format, clippy and docs, warnings are errors
@@ -257,7 +261,7 @@ bench-quick: ## The same with less certainty, in under 3 minutes once built
 bench-jobs: $(VENV)/.installed ## Creating a Job through the service, beside a bare kube call (needs KUBE_UP, see CONTRIBUTING.md)
 	cargo build --quiet --release --bin math-service $(CONTAINER_FEATURES)
 	cargo build --quiet --release --example kube-create
-	MATH_SERVICE_BIN=$${MATH_SERVICE_BIN:-target/release/math-service} $(VENV)/bin/python tests/kube/latency.py
+	MATH_SERVICE_BIN=$${MATH_SERVICE_BIN:-$(BUILT)/math-service} $(VENV)/bin/python tests/kube/latency.py
 
 .PHONY: test-bench
 test-bench: ## The benchmark's own tests: its statistics, its parsing

@@ -10,7 +10,7 @@
 #        DEMO_FOLDER=target/demo: where the page, the logs and the figures go.
 #        MATH_SERVICE_BIN=… LAMBDA_BIN=… GATEWAY_BIN=… MATH_LAB_BIN=…: what to run instead of what cargo builds.
 #
-# Needs Rust and Python 3. Ends all that it started, also after Ctrl-C.
+# Needs Rust, Python 3 and curl. Ends all that it started, also after Ctrl-C.
 # shellcheck source=lib.sh
 source "$(dirname "$0")/lib.sh"
 
@@ -185,6 +185,7 @@ help_asked "$@"
 mkdir -p "$folder"
 rm -f "$page"
 
+need curl
 phase 'building, which takes minutes the first time'
 if [[ -z ${MATH_SERVICE_BIN:-} || -z ${LAMBDA_BIN:-} || -z ${GATEWAY_BIN:-} || -z ${MATH_LAB_BIN:-} ]]; then
   need cargo

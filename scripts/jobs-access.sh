@@ -58,7 +58,7 @@ fi
 cat <<EOF
 
 Next steps:
-  kubectl create secret generic math-service-tokens --from-file=tokens     # who may call: README, Jobs
+  kubectl create secret generic math-service-tokens --from-file=tokens     # README, Who may call what
   make eks OVERLAY=jobs
   make jobs-access-down     # takes it back
 EOF

@@ -7,7 +7,7 @@ stack=${STACK:-$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}
 # To sam it is an option: its own file would overrule the variable.
 region=${AWS_REGION:-$(sed -n 's/^region = "\(.*\)"/\1/p' samconfig.toml)}
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region AWS_PAGER='' SAM_CLI_TELEMETRY=0
-# `make test` installs sam here, for those who have no other.
+# `make tools` installs sam here, for those who have no other.
 PATH=$PATH:$PWD/.tools/venv/bin
 
 # ask_stack QUERY: whether the stack exists, with the answer in `answer`.

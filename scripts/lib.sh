@@ -62,7 +62,7 @@ how_to_get() {
     eksctl) echo 'https://docs.aws.amazon.com/eks/latest/eksctl/installation.html' ;;
     kubectl) echo 'https://kubernetes.io/docs/tasks/tools/' ;;
     minikube) echo 'https://minikube.sigs.k8s.io/docs/start/' ;;
-    sam) echo 'https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/install-sam-cli.html, or run: make test' ;;
+    sam) echo 'https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/install-sam-cli.html, or run: make tools' ;;
     terraform) echo 'https://developer.hashicorp.com/terraform/install' ;;
     *) echo "install the package $1 of your system" ;;
   esac

@@ -237,7 +237,7 @@ def test_without_python_it_says_how_to_get_it(tmp_path):
         shutil.copy(ROOT / "scripts" / script, tree / "scripts")
     for read in ["k8s", "cluster-config.yaml", "template.yaml"]:
         (tree / read).symlink_to(ROOT / read)
-    for tool in ["bash", "dirname", "env", "mkdir", "mktemp", "rm", "sleep"]:
+    for tool in ["bash", "curl", "dirname", "env", "mkdir", "mktemp", "rm", "sleep"]:
         (machine / tool).symlink_to(shutil.which(tool))
     with Demo(tmp_path, tree, PATH=str(machine), LOCUST="") as demo:
         assert demo.ends() == 1
