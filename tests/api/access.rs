@@ -480,6 +480,7 @@ async fn the_line_that_the_readme_makes_is_one_of_the_file() {
     let service = Setup { tokens: Some(&[made]), ..Setup::default() }.start();
     assert_eq!(service.list("all").await.text(), "ci");
     assert_eq!(service.create("all").await.status, 201);
+    assert_eq!(service.with("all", "DELETE", "/api/v1/namespaces/batch").await.status, 204);
 }
 
 // ---------------------------------------------------------------- how often

@@ -87,7 +87,7 @@ def test_the_points_where_one_becomes_cheaper_are_computed():
     assert f"({machine} / {call} = {machine / call:.1f} million)" in text and f"from {round(machine / call)} million on" in text
 
 
-def test_the_limits_are_those_of_the_files(base, known_settings, template):
+def test_the_limits_are_those_of_the_files(base, overlay, known_settings, template):
     limit = lambda start: row("Limits and quotas", start)[1]  # noqa: E731
     pods = base.one("HorizontalPodAutoscaler")["spec"]["maxReplicas"]
     assert limit("pods, base") == str(pods)
@@ -98,7 +98,7 @@ def test_the_limits_are_those_of_the_files(base, known_settings, template):
     on_lambda = template["Resources"]["MathServiceFunction"]["Properties"]["Environment"]["Variables"]["REQUEST_TIMEOUT"]
     assert limit("time of a request") == f"{seconds(known_settings['REQUEST_TIMEOUT']):.0f} s, and {seconds(on_lambda):.0f} s on Lambda"
     assert limit("body") == f"{int(known_settings['MAX_BODY_BYTES']) // 1024} KiB"
-    assert limit("connections to PostgreSQL") == f"{pods} pods × {known_settings['STATE_CONNECTIONS']}"
+    assert limit("connections to PostgreSQL") == f"{pods} pods × {overlay('postgres').env()['STATE_CONNECTIONS']}"
 
 
 def test_what_is_said_of_the_store_covers_every_kind_of_record_in_it():

@@ -91,6 +91,14 @@ def test_the_page_installs_the_files_that_are_here_where_the_unit_expects_them()
     assert re.search(rf"math-service {program}$", page, re.MULTILINE)
 
 
+def test_the_page_builds_what_the_image_holds():
+    (built,) = re.findall(r"^\$ scripts/build.sh (.*) (\S+)$", PAGE.read_text(), re.MULTILINE)
+    assert built == ("math-service container math-service", "aarch64-unknown-linux-musl")
+    assert "scripts/build.sh math-service container /math-service" in (ROOT / "Dockerfile").read_text()
+    tool = re.search(r"/(cargo-auditable)-([\d.]+)/", (ROOT / "scripts/tools.mk").read_text())
+    assert f"cargo install --locked {tool[1]}@{tool[2]}\n" in PAGE.read_text()
+
+
 def test_the_page_asks_for_tokens_of_the_second_version_only():
     page = PAGE.read_text()
     assert "HttpTokens=required" in page and "HttpPutResponseHopLimit=1" in page
