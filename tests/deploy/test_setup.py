@@ -755,3 +755,18 @@ def test_every_make_command_that_is_named_exists():
     named = {name for text in texts for name in re.findall(r"(?:^|[$`] ?|: |  )make ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE)}
     assert set(SCRIPTS) <= named
     assert named <= targets
+
+
+def recipe(target: str, **variables: str) -> list[str]:
+    """What make would run for it."""
+    given = [f"{name}={value}" for name, value in variables.items()]
+    result = subprocess.run(["make", "--dry-run", target, *given], cwd=ROOT, check=True, capture_output=True, text=True)
+    return result.stdout.splitlines()
+
+
+def test_make_gateway_runs_what_it_built_wherever_cargo_builds():
+    *builds, run = recipe("gateway", CARGO_TARGET_DIR="/elsewhere")
+    assert run == "/elsewhere/release/examples/gateway /elsewhere/release/lambda"
+    # With the same features, nothing is compiled a second time.
+    features = lambda lines: {line.split("--no-default-features")[1] for line in lines}  # noqa: E731
+    assert len(builds) == 2 and features(builds) < features(recipe("demo-build"))
