@@ -11,8 +11,8 @@ use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -22,24 +22,26 @@ use crate::{
 
 const KEY: &str = "0123456789-0123456789-0123456789";
 
-async fn next(server: SocketAddr) -> (Reply, Duration) {
-    let began = Instant::now();
-    let reply = request("POST", "/fibonacci/next").header("x-session-key", KEY).send(server).await;
-    (reply, began.elapsed())
+async fn next(server: SocketAddr) -> Reply {
+    request("POST", "/fibonacci/next").header("x-session-key", KEY).send(server).await
 }
 
-/// What the service promises while its store is away.
+/// What the service promises while its store is away. Without a deadline of the store's own, what stalls would end in a
+/// 504; how long that deadline is, `store::state` tests by a clock that does not depend on this machine's.
 async fn it_fails_well(server: SocketAddr, how: &str) {
+    let mut longest = Duration::ZERO;
     for call in 0..3 {
-        let (reply, took) = next(server).await;
+        let began = Instant::now();
+        let reply = timeout(PATIENCE, next(server)).await.expect("it answers");
+        longest = longest.max(began.elapsed());
         assert_eq!(reply.status, 503, "{how}, call {call}: {}", reply.text());
         assert!(
             reply.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0),
             "{how}: {reply:?}"
         );
         assert_eq!(reply.header("x-session-key"), KEY, "every answer names the key");
-        assert!(took < Duration::from_secs(2), "{how}: a 503 after {took:?}");
     }
+    println!("{how}: a 503 took {longest:?} at most");
     let health = request("GET", "/health").send(server).await;
     assert_eq!((health.status.as_u16(), &health.json()["status"]), (503, &"degraded".into()), "{how}");
     assert_eq!(health.json()["store"]["status"], "unavailable", "{how}: {}", health.text());
@@ -50,12 +52,12 @@ async fn it_fails_well(server: SocketAddr, how: &str) {
 
 async fn it_recovers(server: SocketAddr, how: &str) -> Duration {
     let began = Instant::now();
-    while next(server).await.0.status != 200 {
-        assert!(began.elapsed() < Duration::from_secs(5), "{how}: no recovery within 5 s");
+    let deadline = began + PATIENCE;
+    while next(server).await.status != 200 {
+        assert!(Instant::now() < deadline, "{how}: no recovery");
         sleep(Duration::from_millis(50)).await;
     }
     let recovered = began.elapsed();
-    let deadline = Instant::now() + PATIENCE;
     while request("GET", "/health").send(server).await.status != 200 {
         assert!(Instant::now() < deadline, "{how}: health stays degraded");
         sleep(Duration::from_millis(100)).await;
@@ -63,20 +65,34 @@ async fn it_recovers(server: SocketAddr, how: &str) -> Duration {
     recovered
 }
 
-/// The median time of an addition, while others wait for the store.
-async fn latency_of_additions(server: SocketAddr) -> Duration {
+/// The median time of an addition beside others that ask for the store, and how many were answered before any of those.
+async fn additions_beside_the_store(server: SocketAddr) -> (Duration, usize) {
     let waiting: Vec<_> = (0..8).map(|_| tokio::spawn(next(server))).collect();
-    let mut times = Vec::new();
+    let (mut times, mut before_others) = (Vec::new(), 0);
     for _ in 0..51 {
         let began = Instant::now();
         assert_eq!(addition(r#"{"a":1,"b":2}"#).send(server).await.status, 200);
         times.push(began.elapsed());
+        before_others += usize::from(!waiting.iter().any(JoinHandle::is_finished));
     }
     for call in waiting {
         call.await.unwrap();
     }
     times.sort();
-    times[times.len() / 2]
+    (times[times.len() / 2], before_others)
+}
+
+/// The median time of an addition while others wait for a store that does not answer, and get no answer themselves.
+async fn additions_do_not_wait(server: SocketAddr, how: &str) -> Duration {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (median, before_others) = additions_beside_the_store(server).await;
+        // The first two may have come before the others. A machine that is too slow for a dozen gets another try.
+        if before_others >= 12 {
+            return median;
+        }
+        assert!(Instant::now() < deadline, "{how}: additions wait for the store: {median:?}");
+    }
 }
 
 /// What a proxy does with connections, present and future.
@@ -163,18 +179,20 @@ async fn outages_on_the_way(kind: Kind) {
     let mut settings = database.settings();
     settings.push(("STATE_URL", &url));
     let server = Server::start(&settings).await;
-    assert_eq!(next(server.address).await.0.status, 200);
-    let calm = latency_of_additions(server.address).await;
+    it_recovers(server.address, "at first").await;
+    let (calm, _) = additions_beside_the_store(server.address).await;
 
     for mode in [Mode::Cut, Mode::Refuse, Mode::Stall] {
         let how = format!("{kind:?}, {mode:?}");
         proxy.mode.send_replace(mode);
         it_fails_well(server.address, &how).await;
-        let troubled = latency_of_additions(server.address).await;
+        let troubled = match mode {
+            Mode::Stall => additions_do_not_wait(server.address, &how).await,
+            _ => additions_beside_the_store(server.address).await.0,
+        };
         proxy.mode.send_replace(Mode::Pass);
         let recovered = it_recovers(server.address, &how).await;
         println!("{how}: additions {troubled:?} (before {calm:?}), recovered after {recovered:?}");
-        assert!(troubled < Duration::from_millis(500), "{how}: additions wait for the store: {troubled:?}");
     }
 }
 
@@ -204,7 +222,7 @@ async fn postgres_read_only_without_connections_and_with_a_full_disk() {
     let host = base.rsplit('@').next().unwrap();
     let url = format!("postgres://{role}:secret@{host}/{name}?sslmode=disable");
     let server = Server::start(&[("STATE_URL", &url)]).await;
-    assert_eq!(next(server.address).await.0.status, 200);
+    it_recovers(server.address, "at first").await;
     let disconnect =
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
 
@@ -265,7 +283,7 @@ async fn a_sqlite_file_on_a_full_disk_takes_steps_again_when_there_is_room() {
     let url = format!("sqlite://{}", path.display());
     // Where a disk would just be full, this limit sends a signal too.
     let server = Server::start(&[("STATE_URL", &url)]).await;
-    assert_eq!(next(server.address).await.0.status, 200);
+    it_recovers(server.address, "at first").await;
     let limit = async |limit: &str| {
         let pid = server.pid().to_string();
         let status = tokio::process::Command::new("prlimit").args(["--pid", &pid, limit]).status().await;
@@ -281,7 +299,7 @@ async fn a_sqlite_file_on_a_full_disk_takes_steps_again_when_there_is_room() {
 async fn another_process_that_holds_the_lock_costs_a_503_and_no_more() {
     let Some(database) = Database::new(Kind::Sqlite).await else { return };
     let server = Server::start(&database.settings()).await;
-    assert_eq!(next(server.address).await.0.status, 200);
+    it_recovers(server.address, "at first").await;
     let other = rusqlite::Connection::open(database.url.trim_start_matches("sqlite://")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     it_fails_well(server.address, "locked").await;
@@ -303,7 +321,10 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
         (trusted.replace("localhost", "127.0.0.1"), 503),
     ] {
         let server = Server::start(&[("STATE_URL", &url)]).await;
-        assert_eq!(next(server.address).await.0.status, status, "{url}");
+        match status {
+            200 => drop(it_recovers(server.address, &url).await),
+            _ => assert_eq!(next(server.address).await.status, status, "{url}"),
+        }
     }
 }
 
