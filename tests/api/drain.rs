@@ -25,6 +25,9 @@ use crate::support::{PATIENCE, Server, addition, request};
 /// The issue's number: so many drains, and not one request lost.
 const DRAINS: usize = 20;
 
+/// So many requests, on average, have been answered when a drain begins.
+const LEAST: u64 = 21;
+
 #[derive(Default)]
 struct Count {
     answered: AtomicU64,
@@ -115,7 +118,13 @@ async fn twenty_drains_under_load_lose_no_request() {
                 }
             })
             .collect();
+        // Some are pausing, some asking; and on a slow machine, too, there has been load.
         sleep(Duration::from_millis(150)).await;
+        let deadline = Instant::now() + PATIENCE;
+        while count.answered.load(Ordering::Relaxed) < LEAST * (drain as u64 + 1) {
+            assert!(Instant::now() < deadline, "there is load");
+            sleep(Duration::from_millis(5)).await;
+        }
         server.signal(Signal::TERM);
         let (status, _) = server.exit().await;
         assert_eq!(status.code(), Some(0));
@@ -126,12 +135,12 @@ async fn twenty_drains_under_load_lose_no_request() {
     let (answered, lost) = (count.answered.load(Ordering::Relaxed), count.lost.load(Ordering::Relaxed));
     println!("{DRAINS} drains: {answered} requests answered, {lost} lost");
     assert_eq!(lost, 0, "of {}", answered + lost);
-    assert!(answered > 20 * DRAINS as u64, "there was load: {answered}");
 }
 
 #[tokio::test]
 async fn readiness_fails_at_once_and_answers_say_that_the_connection_closes() {
-    let server = Server::start(&[("DRAIN_DELAY", "2s")]).await;
+    // The delay lasts longer than this test.
+    let server = Server::start(&[("DRAIN_DELAY", "600s")]).await;
     let reply = request("GET", "/livez").send(server.address).await;
     assert_eq!(reply.header("connection"), "");
     server.signal(Signal::TERM);
@@ -143,12 +152,16 @@ async fn readiness_fails_at_once_and_answers_say_that_the_connection_closes() {
     let reply = request("GET", "/livez").send(server.address).await;
     assert_eq!((reply.status.as_u16(), reply.header("connection")), (200, "close"), "alive, and closing");
     assert_eq!(addition(r#"{"a":1,"b":2}"#).send(server.address).await.text(), r#"{"result":3.0}"#);
-    assert_eq!(server.exit().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_process_ends_after_the_drains_delay_when_no_connection_is_left() {
+    Server::start(&[("DRAIN_DELAY", "100ms"), ("DRAIN_TIMEOUT", "600s")]).await.stop().await;
 }
 
 #[tokio::test]
 async fn an_idle_connection_may_send_one_more_request_before_the_drain_ends() {
-    let server = Server::start(&[("DRAIN_TIMEOUT", "20s")]).await;
+    let server = Server::start(&[("DRAIN_TIMEOUT", "600s")]).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     let get = b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n";
     let mut answer = vec![0; 4096];
@@ -164,15 +177,15 @@ async fn an_idle_connection_may_send_one_more_request_before_the_drain_ends() {
     let mut last = String::new();
     timeout(PATIENCE, idle.read_to_string(&mut last)).await.expect("closed after the answer").unwrap();
     assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
-    let started = Instant::now();
+    // It exits once no connection is left, long before the drain's limit.
     assert_eq!(server.exit().await.0.code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(15), "it exits once no connection is left");
 }
 
 #[tokio::test]
 async fn what_outlives_the_drain_is_answered_503_and_idle_connections_are_closed() {
     let server =
-        Server::start(&[("ADD_DELAY", "20s"), ("REQUEST_TIMEOUT", "25s"), ("DRAIN_TIMEOUT", "300ms")]).await;
+        Server::start(&[("ADD_DELAY", "600s"), ("REQUEST_TIMEOUT", "700s"), ("DRAIN_TIMEOUT", "300ms")])
+            .await;
     let idle = TcpStream::connect(server.address).await.unwrap();
     let address = server.address;
     let waiting = [Version::HTTP_11, Version::HTTP_2].map(|version| {

@@ -144,9 +144,10 @@ async fn a_burn_that_takes_too_long_by_the_clock_is_answered_504_and_stops() {
 
 #[tokio::test]
 async fn a_burn_that_can_finishes_during_the_drain() {
-    let server = Server::start(&[ENABLED, ("DRAIN_TIMEOUT", "50s")]).await;
-    let burn = asking(server.address, "/load?seconds=1", Version::HTTP_11);
-    until_busy(server.address, "load_slots_busy", 1).await;
+    let server = Server::start(&[ENABLED, TIMEOUT, ("DRAIN_TIMEOUT", "600s")]).await;
+    let burn = asking(server.address, "/load?seconds=3", Version::HTTP_11);
+    // Three seconds of CPU time: a machine that stands still here stands still there.
+    server.logged("Burning CPU", 1).await;
     server.signal(Signal::TERM);
     let reply = burn.await.unwrap().expect("a complete answer");
     assert_eq!((reply.status.as_u16(), reply.header("connection")), (200, "close"), "{reply:?}");
