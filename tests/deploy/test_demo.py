@@ -113,20 +113,55 @@ def test_a_demo_ends_with_a_page_about_what_was_measured_and_can_be_repeated(tmp
         assert outside not in page, outside
 
 
-@pytest.mark.parametrize("moment", ["starting both", "loading both", "profiling the container", "profiling the function", "simulating"])
-def test_ctrl_c_ends_everything(moment, tmp_path):
-    with Demo(tmp_path) as demo:
-        demo.wait_for(lambda: f"==> {moment}" in demo.text())
-        os.killpg(demo.process.pid, signal.SIGINT)
-        assert demo.ends() == 130
-        said = demo.text()
-        assert f"Interrupted while {moment}" in said and "Nothing of it runs any more" in said, said
-        assert not (tmp_path / "demo/report.html").exists()
+def that_stays(folder: pathlib.Path, program: str, argument: str = "", work: str = ":") -> str:
+    """A program that stays until it is told to end, once it is called with this argument; before, it is the other one."""
+    script = folder / "program-that-stays"
+    script.write_text(f"""#!/bin/sh
+case " $* " in
+  *" {argument}"*) {work}; touch '{folder}/stays'; exec sleep 600 ;;
+  *) exec '{program}' "$@" ;;
+esac
+""")
+    script.chmod(0o755)
+    return str(script)
+
+
+# Some of these are over in a tenth of a second. The last one, which writes the page that must not be there afterwards, only stays.
+@pytest.mark.parametrize(
+    ("moment", "argument", "works"),
+    [("profiling the container", "--concurrency 64 ", True), ("profiling the function", "--reports ", True), ("simulating", "page ", False)],
+)
+def test_ctrl_c_ends_everything_while_figures_are_made(moment, argument, works, tmp_path):
+    work = f"'{lab_binary()}' \"$@\" & :" if works else ":"
+    with Demo(tmp_path, MATH_LAB_BIN=that_stays(tmp_path, lab_binary(), argument, work)) as demo:
+        demo.wait_for((tmp_path / "stays").exists)
+        assert_interrupted(demo, moment)
+
+
+def test_ctrl_c_ends_everything_while_a_server_does_not_listen_yet(tmp_path):
+    with Demo(tmp_path, GATEWAY_BIN=that_stays(tmp_path, gateway_binary())) as demo:
+        demo.wait_for((tmp_path / "stays").exists)
+        assert demo.ids_of("math-service"), "the other one does"
+        assert_interrupted(demo, "starting both")
+
+
+def test_ctrl_c_ends_everything_under_load(tmp_path):
+    with Demo(tmp_path, DEMO_SECONDS="60") as demo:
+        demo.wait_for(lambda: "==> loading both" in demo.text())
+        assert_interrupted(demo, "loading both")
+
+
+def assert_interrupted(demo: Demo, moment: str) -> None:
+    os.killpg(demo.process.pid, signal.SIGINT)
+    assert demo.ends() == 130
+    said = demo.text()
+    assert f"Interrupted while {moment}" in said and "Nothing of it runs any more" in said, said
+    assert not (demo.folder / "demo/report.html").exists()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
 def test_ctrl_c_ends_everything_while_it_begins(seconds, tmp_path):
-    with Demo(tmp_path) as demo:
+    with Demo(tmp_path, DEMO_SECONDS="60") as demo:
         demo.wait_for(lambda: demo.text() or demo.process.poll())
         time.sleep(seconds)
         os.killpg(demo.process.pid, signal.SIGINT)
@@ -182,7 +217,7 @@ def test_a_port_that_is_taken_is_named(which, tmp_path):
 
 def test_the_ports_that_are_given_are_taken(tmp_path):
     port = free_port()
-    with Demo(tmp_path, DEMO_PORT=str(port), DEMO_SECONDS="1") as demo:
+    with Demo(tmp_path, DEMO_PORT=str(port), DEMO_SECONDS="60") as demo:
         demo.wait_for(lambda: f"http://127.0.0.1:{port}, the function's behind a gateway on http://127.0.0.1:{port + 1}" in demo.text())
         os.killpg(demo.process.pid, signal.SIGINT)
         assert demo.ends() == 130
