@@ -244,7 +244,8 @@ def test_a_busy_service_gets_the_time_that_it_asked_for():
 
 
 def test_a_run_that_is_cut_short_has_failed():
-    with running_server(LOAD_ENABLED="true") as (port, _):
+    # Two at once: on no machine are a thousand of them done at once.
+    with running_server(LOAD_ENABLED="true", LOAD_SLOTS="2") as (port, _):
         host = f"http://127.0.0.1:{port}"
         _, code, said = run_locust(host, "LoadUser", *BURN, "--run-time", "2s")
         assert code == 1 and re.search(r"LoadUser FAILED: \d+ of 1000 done, 0 failed", said), said
@@ -306,25 +307,36 @@ def test_a_ramp_goes_steadily_up_to_all_users_and_down_again():
     assert course("ramp", 100, 20) == [1, *range(10, 101, 10), *range(90, 0, -10)]
 
 
-def users_over_time(shape: str, users: int) -> list[int]:
+def users_over_time(shape: str, users: int, seconds: int) -> list[int]:
     """What Locust makes of it. It asks about once a second, and on a busy machine less often."""
     with burner(lambda _: RIGHT) as (host, _):
-        limits = ["--users", str(users), "--run-time", "10s", *STOP]
+        limits = ["--users", str(users), "--run-time", f"{seconds}s", *STOP]
         _, code, said = run_locust(host, "MixedUser", "--shape", shape, *limits)
     assert "Shape test stopping" in said and "Run time limit" in said, said
     return [int(number) for number in re.findall(r"Shape test updating to (\d+) users", said)]
 
 
+# What was seen of a shape must be right at once; a machine too busy to see enough of it gets a longer run.
+LENGTHS = (10, 30, 90)
+
+
 def test_locust_follows_the_steps_and_ends():
-    followed = users_over_time("steps", 10)
-    assert followed == sorted(set(followed)) and len(followed) > 1 and set(followed) <= {2, 4, 6, 8, 10}
+    for seconds in LENGTHS:
+        followed = users_over_time("steps", 10, seconds)
+        assert followed == sorted(set(followed)) and set(followed) <= {2, 4, 6, 8, 10}
+        if len(followed) > 1:
+            return
+    pytest.fail(f"only {followed}")
 
 
 def test_locust_follows_the_ramp_and_ends():
-    followed = users_over_time("ramp", 100)
-    top = followed.index(max(followed))
-    assert 0 < top < len(followed) - 1
-    assert followed[: top + 1] == sorted(followed[: top + 1]) and followed[top:] == sorted(followed[top:], reverse=True)
+    for seconds in LENGTHS:
+        followed = users_over_time("ramp", 100, seconds)
+        top = followed.index(max(followed))
+        assert followed[: top + 1] == sorted(followed[: top + 1]) and followed[top:] == sorted(followed[top:], reverse=True)
+        if 0 < top < len(followed) - 1:
+            return
+    pytest.fail(f"only {followed}")
 
 
 @contextlib.contextmanager
