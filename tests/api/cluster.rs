@@ -580,6 +580,7 @@ async fn a_request_whose_outcome_is_unknown_is_not_repeated() {
 #[tokio::test]
 async fn health_asks_the_cluster_at_most_once_a_second() {
     let scene = Scene::new().await;
+    let began = std::time::Instant::now();
     let asked: Vec<_> = (0..20)
         .map(|_| {
             let cluster = scene.cluster.clone();
@@ -589,7 +590,8 @@ async fn health_asks_the_cluster_at_most_once_a_second() {
     for status in asked {
         assert_eq!(status.await.unwrap(), "ok");
     }
-    assert_eq!(scene.api.server.count(), 1);
+    // Once, unless this machine took seconds for the twenty.
+    assert!(scene.api.server.count() as u64 <= 1 + began.elapsed().as_secs());
     scene.api.server.does(unauthorized());
     let became = async {
         while scene.cluster.health().await.status == "ok" {

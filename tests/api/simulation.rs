@@ -34,7 +34,7 @@ fn long(server: SocketAddr) -> JoinHandle<hyper::Result<Reply>> {
 
 #[tokio::test]
 async fn a_scenario_is_answered_with_runs_decisions_bills_and_a_verdict() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[TIMEOUT]).await;
     let spike = json!({
         "hours": 3, "crossover": true,
         "traffic": { "shape": "spike", "from": 5, "to": 60, "at_hours": 0.5, "for_hours": 0.5 },
