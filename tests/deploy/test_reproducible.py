@@ -23,6 +23,10 @@ echo "CONTENT" >"${CARGO_TARGET_DIR:-target}/$target/release/$bin"
 """
 
 
+# All that decides about the bytes.
+RECIPE = "${arguments[*]}|$RUSTFLAGS|$SOURCE_DATE_EPOCH|$CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER|$CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER"
+
+
 @pytest.fixture
 def machine(tmp_path):
     """Runs a command where a stand-in for cargo writes this (in shell) into the binary that it is to build."""
@@ -46,12 +50,11 @@ def reproducible(machine):
 
 
 def test_what_ships_is_static_and_linked_small_and_says_nothing_of_where_and_when(machine, tmp_path):
-    told = "${arguments[*]}|$RUSTFLAGS|$SOURCE_DATE_EPOCH|$CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER|$CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER"
 
     def built(*target: str) -> list[str]:
         output = tmp_path / "built"
         more = {"CARGO_TARGET_DIR": str(tmp_path / "target"), "RUSTFLAGS": "--cfg yours"}
-        result = machine(told, ROOT / "scripts/build.sh", "math-service", "container", output, *target, **more)
+        result = machine(RECIPE, ROOT / "scripts/build.sh", "math-service", "container", output, *target, **more)
         assert result.returncode == 0, result.stderr
         return output.read_text().strip().split("|")
 
@@ -61,6 +64,20 @@ def test_what_ships_is_static_and_linked_small_and_says_nothing_of_where_and_whe
     assert flags == f"--cfg yours -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr {remapped}"
     assert epoch == "0" and linkers == ["rust-lld", "rust-lld"]
     assert "--target aarch64-unknown-linux-musl " in built("aarch64-unknown-linux-musl")[0]
+
+
+@pytest.mark.parametrize("architecture, processor", [("arm64", "aarch64"), ("x86_64", "x86_64")])
+def test_the_bundle_is_linked_as_the_image_is(machine, tmp_path, architecture, processor):
+    (tmp_path / "cargo-auditable").touch()
+    makefile, compiler = ROOT / f"deploy/lambda/{architecture}/Makefile", {f"CC_{processor}_unknown_linux_musl": "true"}
+    command = ["make", "--makefile", makefile, "build-MathServiceFunction", f"ARTIFACTS_DIR={tmp_path}", f"CARGO_AUDITABLE={tmp_path}/cargo-auditable"]
+    result = machine(RECIPE, *command, CARGO_TARGET_DIR=str(tmp_path / "target"), **compiler)
+    assert result.returncode == 0, result.stderr
+    bundle = (tmp_path / "bootstrap").read_text()
+    target = f"{processor}-unknown-linux-musl"
+    result = machine(RECIPE, ROOT / "scripts/build.sh", "lambda", "function", tmp_path / "image", target, CARGO_TARGET_DIR=str(tmp_path / "target"))
+    assert result.returncode == 0 and bundle == (tmp_path / "image").read_text()
+    assert f"--target {target} --no-default-features --features function --bin lambda|" in bundle
 
 
 def test_what_is_compared_is_built_as_the_image_is(reproducible):
