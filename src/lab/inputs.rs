@@ -75,7 +75,8 @@ pub fn workload(manifests: &str) -> Result<Workload, String> {
     let objects = flattened(documents(manifests)?);
     let is_overlay = |object: &Value| {
         let has = |key: &str| object.get(key).is_some();
-        is_kind(object, "Component") || (is_kind(object, "Kustomization") && (has("patches") || has("components")))
+        is_kind(object, "Component")
+            || (is_kind(object, "Kustomization") && (has("patches") || has("components")))
     };
     if objects.iter().any(is_overlay) {
         return Err("this is an overlay that is not rendered: give what `kubectl kustomize` prints".into());

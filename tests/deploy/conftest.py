@@ -52,7 +52,7 @@ def readmes_own() -> Rendered:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "k8s", pathlib.Path(folder) / "k8s")
         written = pathlib.Path(folder) / path
-        written.parent.mkdir()
+        written.parent.mkdir(exist_ok=True)
         written.write_text(text)
         return rendered(str(written.parent))
 
