@@ -15,6 +15,7 @@ ARG TARGETARCH
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,id=target-$TARGETARCH,target=/src/target \
     scripts/build.sh math-service container /math-service
+RUN mkdir /data
 
 # No shell, no package manager, no libc: the certificates, a user and one static binary.
 FROM gcr.io/distroless/static-debian12:nonroot
@@ -29,6 +30,8 @@ LABEL org.opencontainers.image.title="math-service" \
       org.opencontainers.image.source="$SOURCE" \
       org.opencontainers.image.base.name="gcr.io/distroless/static-debian12:nonroot"
 COPY --from=build /math-service /math-service
+# A volume that Docker makes for this folder takes its owner over: without it, it would be root's, who is not there to write.
+COPY --from=build --chown=65532:65532 /data /data
 # By number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 # checkov:skip=CKV_DOCKER_2:Kubernetes and the balancers probe over HTTP, and the image has no program to ask itself with.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lets the service manage Jobs on the cluster of cluster-config.yaml: makes sure that its pods' role may ask EKS for the
-# cluster, and gives that role an access entry, in the group that k8s/overlays/jobs binds. The Lambda function's role gets
+# cluster, and gives that role an access entry, in the group that k8s/components/jobs binds. The Lambda function's role gets
 # one too, if it was deployed with EksClusterName. No key and no kubeconfig is made; the account is that of your
 # credentials. The same command again changes nothing.
 #

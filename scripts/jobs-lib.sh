@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034,SC2154  # variables that lib.sh and eks-lib.sh set, or that the scripts read
 # shellcheck source=eks-lib.sh
 
-# k8s/overlays/jobs says what this group may do.
+# k8s/components/jobs says what this group may do.
 group=math-service-jobs
 stack=$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)
 

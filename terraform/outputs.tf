@@ -71,7 +71,7 @@ output "function_boundary_arn" {
 }
 
 output "certificate_arn" {
-  description = "For the annotation in k8s/overlays/alb/ingress.yaml, if domain is set."
+  description = "For the annotation in k8s/components/alb/ingress.yaml, if domain is set."
   value       = one(aws_acm_certificate.service[*].arn)
 }
 

@@ -73,7 +73,11 @@ fn whole(value: &Value, pointer: &str) -> Option<u32> {
 /// What is missing, or cannot be read.
 pub fn workload(manifests: &str) -> Result<Workload, String> {
     let objects = flattened(documents(manifests)?);
-    let is_overlay = |object: &Value| is_kind(object, "Kustomization") && object.get("patches").is_some();
+    let is_overlay = |object: &Value| {
+        let has = |key: &str| object.get(key).is_some();
+        is_kind(object, "Component")
+            || (is_kind(object, "Kustomization") && (has("patches") || has("components")))
+    };
     if objects.iter().any(is_overlay) {
         return Err("this is an overlay that is not rendered: give what `kubectl kustomize` prints".into());
     }
@@ -364,8 +368,13 @@ mod tests {
 
     #[test]
     fn an_overlay_has_to_be_rendered() {
-        let overlay = include_str!("../../k8s/overlays/demo/kustomization.yaml");
-        assert!(workload(overlay).unwrap_err().contains("kubectl kustomize"));
+        for overlay in [
+            include_str!("../../k8s/overlays/demo/kustomization.yaml"),
+            include_str!("../../k8s/overlays/alb/kustomization.yaml"),
+            include_str!("../../k8s/components/alb/kustomization.yaml"),
+        ] {
+            assert!(workload(overlay).unwrap_err().contains("kubectl kustomize"), "{overlay}");
+        }
     }
 
     #[test]

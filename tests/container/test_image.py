@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import secrets
 import statistics
 import subprocess
 import sys
@@ -172,6 +173,43 @@ def test_with_half_a_cpu_and_every_slot_busy_liveness_answers(image, slots):
         f"/livez, {len(burns)} burns, {cpus:.2f} CPUs used of 0.5: {probes} probes, "
         f"p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms, longest {max(durations) * 1000:.0f} ms"
     )
+
+
+def next_of_a_sequence(port: int, session: str) -> tuple[int, int]:
+    """The status and the index."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection.request("POST", "/fibonacci/next", headers={"x-session-key": session})
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer.get("index", answer)
+
+
+def test_the_readmes_docker_run_keeps_sequences_beyond_the_container(image):
+    (shown,) = re.findall(r"^\$ docker run (.*) my-math-service$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    volume, session = f"math-service-test-{secrets.token_hex(8)}", secrets.token_hex(32)
+    command = shown.replace("-p 8000:", "-p 127.0.0.1::").replace("-v math-state:", f"-v {volume}:").split()
+    # Nothing else is other than shown: where it is published, and a volume that is nobody's.
+    assert [own for own, word in zip(command, shown.split(), strict=True) if own != word] == ["127.0.0.1::8000", f"{volume}:/data"]
+
+    def check(identity: str, index: int):
+        port = published(identity)
+        wait_for(identity, port)
+        assert next_of_a_sequence(port, session) == (200, index)
+        assert get(port, "/health").status == 200
+
+    try:
+        # A new volume, and then the same one under another container.
+        for index in (0, 2):
+            identity = docker("run", "--detach", *command, image)
+            try:
+                check(identity, index)
+                docker("restart", identity)
+                check(identity, index + 1)
+            finally:
+                docker("rm", "--force", identity, check=False)
+    finally:
+        docker("volume", "rm", "--force", volume, check=False)
 
 
 def test_docker_stop_under_keep_alive_load_loses_no_request(image):

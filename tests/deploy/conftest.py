@@ -1,11 +1,15 @@
 import functools
+import pathlib
+import re
+import shutil
 import subprocess
+import tempfile
 
 import pytest
 import yaml
 from support import ROOT, cannot_run, running_server, settings
 
-KUSTOMIZATIONS = sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / "k8s").rglob("kustomization.yaml"))
+KUSTOMIZATIONS = ["k8s/base", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "k8s/overlays").iterdir())]
 
 
 class Rendered(list):
@@ -41,15 +45,27 @@ def rendered(folder: str) -> Rendered:
     return Rendered(folder, (document for document in yaml.safe_load_all(result.stdout) if document))
 
 
+@functools.cache
+def readmes_own() -> Rendered:
+    """The kustomization of one's own that README shows, where README says that it goes."""
+    ((path, text),) = re.findall(r"```yaml\n# (k8s/overlays/\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "k8s", pathlib.Path(folder) / "k8s")
+        written = pathlib.Path(folder) / path
+        written.parent.mkdir(exist_ok=True)
+        written.write_text(text)
+        return rendered(str(written.parent))
+
+
 @pytest.fixture
 def base() -> Rendered:
     return rendered("k8s/base")
 
 
-@pytest.fixture(params=KUSTOMIZATIONS)
+@pytest.fixture(params=[*KUSTOMIZATIONS, "README.md"])
 def manifests(request) -> Rendered:
-    """The base, and every overlay in turn."""
-    return rendered(request.param)
+    """The base, every overlay, and the one that README shows in turn."""
+    return readmes_own() if request.param == "README.md" else rendered(request.param)
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ EDITED = {
     "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount",
 }
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+COMPONENTS = sorted(f"k8s/components/{path.name}" for path in (ROOT / "k8s/components").iterdir())
 
 
 def env_of_the_applied(world: World) -> dict[str, str]:
@@ -152,7 +153,7 @@ def test_a_rollout_of_the_jobs_api_is_for_the_environments_own_cluster(running):
     assert (env["EKS_CLUSTER_NAME"], env["EKS_REGION"]) == (OURS["CLUSTER"], OURS["AWS_REGION"])
 
 
-@pytest.mark.parametrize("overlay, missing", [("dynamodb", "STATE_URL"), ("jobs", "CLUSTER"), ("jobs", "AWS_REGION")])
+@pytest.mark.parametrize("overlay, missing", [("dynamodb", "STATE_URL"), ("jobs", "CLUSTER"), ("jobs", "AWS_REGION"), ("jobs-dynamodb", "STATE_URL"), ("jobs-dynamodb", "CLUSTER")])
 def test_a_rollout_that_is_not_told_what_its_overlay_needs_changes_nothing(running, overlay, missing):
     said = running.refused("rollout", IMAGE=IMAGE, OVERLAY=overlay, **{**OURS, missing: ""})
     assert f"k8s/overlays/{overlay} needs {missing}=…" in said and "Nothing was changed." in said
@@ -177,10 +178,10 @@ def test_a_rollout_applies_what_a_role_that_edits_one_namespace_may(running, ove
 
 def test_the_page_names_the_files_that_a_rollout_leaves_to_an_administrator():
     left = {
-        f"k8s/overlays/{overlay}/{path.name}"
-        for overlay in OVERLAYS
-        for path in (ROOT / "k8s/overlays" / overlay).glob("*.yaml")
-        if path.name in read_yaml(f"k8s/overlays/{overlay}/kustomization.yaml").get("resources", [])
+        f"{folder}/{path.name}"
+        for folder in [*(f"k8s/overlays/{overlay}" for overlay in OVERLAYS), *COMPONENTS]
+        for path in (ROOT / folder).glob("*.yaml")
+        if path.name in read_yaml(f"{folder}/kustomization.yaml").get("resources", [])
         and any(document["kind"] not in EDITED for document in yaml.safe_load_all(path.read_text()))
     }
     page = (ROOT / "docs/operations.md").read_text()

@@ -41,6 +41,14 @@ def test_the_image_starts_as_nobody_from_nothing():
     assert not any(line.startswith("RUN") for line in final)
 
 
+def test_a_volume_that_docker_makes_belongs_to_the_user_that_writes_into_it():
+    (command,) = re.findall(r"^\$ docker run (.*) my-math-service$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    (folder,) = re.findall(r"-v [\w-]+:(\S+)", command)
+    assert f"-e STATE_URL=sqlite://{folder}/" in command and "--read-only" in command
+    (user,) = (line.removeprefix("USER ") for line in instructions() if line.startswith("USER "))
+    assert f"COPY --from=build --chown={user} {folder} {folder}" in instructions()
+
+
 def test_the_exposed_port_is_the_one_listened_on(known_settings):
     assert f"EXPOSE {known_settings['PORT']}" in instructions()
 

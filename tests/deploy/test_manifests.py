@@ -1,13 +1,16 @@
 """The Kubernetes manifests as `kubectl apply -k` would send them: against Kubernetes' own schemas and against the service."""
 
 import copy
+import hashlib
+import http.client
 import ipaddress
 import re
 
 import kubernetes_validate
 import pytest
 from autoscaler import utilization_targets
-from support import ROOT, bytes_of, cannot_run, dynamodb_actions, get, read_yaml, running_server, seconds
+from conftest import readmes_own, rendered
+from support import PATIENCE_SECONDS, ROOT, bytes_of, cannot_run, dynamodb_actions, get, read_yaml, running_server, seconds
 
 # Kinds that Kubernetes itself does not know, so its schemas cannot judge them; the tests below look at what matters.
 CUSTOM_KINDS = {("monitoring.coreos.com/v1", "ServiceMonitor")}
@@ -110,7 +113,7 @@ def test_every_variable_is_a_setting_and_has_a_usable_value(manifests, known_set
         (tmp_path / "tokens").write_text(f"{'0' * 64} somebody jobs:read\n")
     if "JOBS_TEMPLATES_DIR" in env:
         # A ConfigMap of these files.
-        env["JOBS_TEMPLATES_DIR"] = str(ROOT / "k8s/overlays/jobs/templates")
+        env["JOBS_TEMPLATES_DIR"] = str(ROOT / "k8s/components/jobs/templates")
     with running_server(**env) as (port, _):
         assert get(port, "/readyz").status == 200
 
@@ -214,8 +217,9 @@ def test_the_network_policy_lets_in_the_one_port_and_lets_out_only_dns(manifests
     (port,) = manifests.container()["ports"]
     # No `from`: probes and balancers come from addresses that no pod selector matches.
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": port["containerPort"]}]}]
-    egress, *to_stores = policy["egress"]
-    assert bool(to_stores) == (manifests.name in ("postgres", "dynamodb", "jobs"))
+    egress, *elsewhere = policy["egress"]
+    named = {variable["name"] for variable in manifests.container().get("env", [])}
+    assert bool(elsewhere) == bool(named & {"STATE_URL", "EKS_CLUSTER_NAME"}), "to a store and to a cluster, where there is one"
     assert egress["to"] and {(p["protocol"], p["port"]) for p in egress["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
@@ -285,7 +289,7 @@ def test_the_postgres_overlay_takes_the_url_from_a_secret_and_reaches_the_server
     (mount,) = postgres.container()["volumeMounts"]
     assert (mount["name"], volume["configMap"]["optional"]) == (volume["name"], True)
     # The path that the comment tells people to put into the URL.
-    assert f"?sslrootcert={mount['mountPath']}/global-bundle.pem" in (ROOT / "k8s/overlays/postgres/kustomization.yaml").read_text()
+    assert f"?sslrootcert={mount['mountPath']}/global-bundle.pem" in (ROOT / "k8s/components/postgres/kustomization.yaml").read_text()
 
 
 def test_the_dynamodb_overlay_reaches_the_table_with_the_rights_of_its_service_account(overlay):
@@ -326,7 +330,7 @@ def test_the_jobs_overlay_brings_its_templates(overlay):
     assert re.fullmatch(r"math-service-templates-[0-9a-z]{10}", templates["metadata"]["name"])
     assert volume["configMap"]["name"] == templates["metadata"]["name"]
     assert jobs.env()["JOBS_TEMPLATES_DIR"] == mount["mountPath"]
-    files = {path.name: path.read_text() for path in (ROOT / "k8s/overlays/jobs/templates").iterdir()}
+    files = {path.name: path.read_text() for path in (ROOT / "k8s/components/jobs/templates").iterdir()}
     assert templates["data"] == files
 
 
@@ -337,7 +341,7 @@ def test_the_jobs_overlay_takes_tokens_from_a_secret_of_ones_own(overlay):
     assert (mount["name"], volume["secret"]) == (volume["name"], {"secretName": "math-service-tokens", "defaultMode": 0o444})
     assert "subPath" not in mount, "what is mounted by it never changes"
     # The key that the comment's command makes of the file's name.
-    text = (ROOT / "k8s/overlays/jobs/kustomization.yaml").read_text()
+    text = (ROOT / "k8s/components/jobs/kustomization.yaml").read_text()
     (key,) = re.findall(r"create secret generic math-service-tokens --from-file=(\S+)", text)
     assert jobs.env()["AUTH_TOKENS_FILE"] == f"{mount['mountPath']}/{key}"
 
@@ -372,6 +376,67 @@ def test_the_jobs_overlay_reaches_aws_the_cluster_and_the_agent_of_pod_identity(
     https, agent = overlay("jobs").one("NetworkPolicy")["spec"]["egress"][1:]
     assert https == {"ports": [{"protocol": "TCP", "port": 443}]}
     assert agent == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"protocol": "TCP", "port": 80}]}
+
+
+COMPONENTS = sorted(path.name for path in (ROOT / "k8s/components").iterdir())
+
+
+def test_every_component_has_an_overlay_of_its_own():
+    for name in COMPONENTS:
+        assert read_yaml(f"k8s/components/{name}/kustomization.yaml")["kind"] == "Component"
+        overlay = read_yaml(f"k8s/overlays/{name}/kustomization.yaml")
+        assert (overlay["resources"], overlay["components"]) == (["../../base"], [f"../../components/{name}"])
+        assert overlay.keys() == {"apiVersion", "kind", "resources", "components"}
+
+
+def parts(manifests) -> dict[str, list]:
+    """What components may add to, each piece by itself."""
+    pod = manifests.one("Deployment")["spec"]["template"]["spec"]
+    return {
+        "documents": [(document["kind"], document["metadata"]["name"]) for document in manifests],
+        "variables": manifests.container()["env"],
+        "mounts": manifests.container().get("volumeMounts", []),
+        "volumes": pod.get("volumes", []),
+        # Two components may bring the same rule; twice is as good as once.
+        "egress": manifests.one("NetworkPolicy")["spec"]["egress"],
+    }
+
+
+@pytest.mark.parametrize("combined, names", [
+    (lambda: rendered("k8s/overlays/jobs-dynamodb"), ["jobs", "dynamodb"]),
+    (readmes_own, ["alb", "jobs", "dynamodb"]),
+])
+def test_components_together_bring_what_each_of_them_brings(combined, names, overlay):
+    together, each = parts(combined()), [parts(overlay(name)) for name in names]
+    for what, found in together.items():
+        brought = [piece for one in each for piece in one[what]]
+        assert all(piece in found for piece in brought) and all(piece in brought for piece in found), what
+        assert what == "egress" or all(found.count(piece) == 1 for piece in found), what
+
+
+def test_the_overlay_of_ones_own_in_the_readme_is_behind_https_and_has_a_store():
+    own = readmes_own()
+    assert own.one("Service")["spec"]["type"] == "ClusterIP" and own.one("Ingress")
+    assert own.env()["STATE_URL"].startswith("dynamodb://") and own.env()["EKS_CLUSTER_NAME"]
+
+
+def test_without_a_store_jobs_have_no_past(overlay, tmp_path):
+    """The README's words on `jobs` alone; tests/api/jobs sees Jobs created while the store is away."""
+    token = "t" * 32
+    (tmp_path / "tokens").write_text(f"{hashlib.sha256(token.encode()).hexdigest()} somebody jobs:read,audit:read\n")
+    env = {**overlay("jobs").env(), "AUTH_TOKENS_FILE": str(tmp_path / "tokens"), "JOBS_TEMPLATES_DIR": str(ROOT / "k8s/components/jobs/templates")}
+    # A pod is one that Kubernetes gave this.
+    with running_server(**env, KUBERNETES_SERVICE_HOST="10.100.0.1") as (port, _):
+
+        def status(method: str, path: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+            connection.request(method, path, headers={"authorization": f"Bearer {token}"} if path.startswith("/api") else {})
+            return connection.getresponse().status
+
+        for path in ("/api/v1/audit", "/api/v1/webhooks/dead-letters", "/api/v1/namespaces/jobs-a/jobs/one/history"):
+            assert status("GET", path) == 503, path
+        assert status("POST", "/fibonacci/next") == 503
+        assert status("GET", "/api/v1/templates") == 200
 
 
 def test_the_pods_may_ask_where_their_cluster_is_and_nothing_else_of_eks(overlay):

@@ -223,7 +223,7 @@ def test_pods_may_reach_the_database_of_each_environment():
 def test_the_database_takes_the_connections_of_every_replica():
     """The overlay is sized for this instance class."""
     assert default("database_instance_class") == "db.t4g.micro"
-    assert "db.t4g.micro" in (ROOT / "k8s/overlays/postgres/kustomization.yaml").read_text()
+    assert "db.t4g.micro" in (ROOT / "k8s/components/postgres/kustomization.yaml").read_text()
 
 
 def test_the_secret_and_the_certificates_are_those_that_the_overlay_reads():

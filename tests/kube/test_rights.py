@@ -1,4 +1,4 @@
-"""The rights that k8s/overlays/jobs grants: each is needed by some request, and no request needs another."""
+"""The rights that k8s/components/jobs grants: each is needed by some request, and no request needs another."""
 
 import copy
 import itertools

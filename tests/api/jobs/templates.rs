@@ -31,7 +31,7 @@ job:
 ";
 
 fn shipped() -> Templates {
-    Templates::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/overlays/jobs/templates")).unwrap()
+    Templates::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("k8s/components/jobs/templates")).unwrap()
 }
 
 fn echoing() -> (Service, Kubernetes) {
