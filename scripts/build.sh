@@ -19,5 +19,8 @@ RUSTFLAGS="${RUSTFLAGS:-} -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=re
 RUSTFLAGS+=" --remap-path-prefix=$PWD=/src --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export RUSTFLAGS SOURCE_DATE_EPOCH=0
 
-cargo auditable build --release --locked --target "$target" --no-default-features --features "$features" --bin "$binary"
-cp "${CARGO_TARGET_DIR:-target}/$target/release/$binary" "$output"
+# The function has a profile of its own.
+profile=release
+[[ $features != function ]] || profile=function
+cargo auditable build --profile $profile --locked --target "$target" --no-default-features --features "$features" --bin "$binary"
+cp "${CARGO_TARGET_DIR:-target}/$target/$profile/$binary" "$output"

@@ -9,6 +9,11 @@ use math_service::{
     telemetry,
 };
 
+/// As in the container: musl's asks the kernel for nearly every page that a cold start needs.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit code for a setting that cannot be used.
 const USAGE: u8 = 2;
 

@@ -11,15 +11,15 @@ from support import ROOT
 
 MACHINE = os.uname().machine
 TARGET = f"{MACHINE}-unknown-linux-musl"
-# Writes where a release of its --target and --bin would be.
+# Writes where the binary of its --profile, --target and --bin would be.
 CARGO = """#!/usr/bin/env bash
 while (($#)); do
-  case $1 in --target) target=$2 ;; --bin) bin=$2 ;; esac
+  case $1 in --profile) profile=$2 ;; --target) target=$2 ;; --bin) bin=$2 ;; esac
   arguments+=("$1")
   shift
 done
-mkdir -p "${CARGO_TARGET_DIR:-target}/$target/release"
-echo "CONTENT" >"${CARGO_TARGET_DIR:-target}/$target/release/$bin"
+mkdir -p "${CARGO_TARGET_DIR:-target}/$target/$profile"
+echo "CONTENT" >"${CARGO_TARGET_DIR:-target}/$target/$profile/$bin"
 """
 
 
@@ -59,7 +59,7 @@ def test_what_ships_is_static_and_linked_small_and_says_nothing_of_where_and_whe
         return output.read_text().strip().split("|")
 
     arguments, flags, epoch, *linkers = built()
-    assert arguments == f"auditable build --release --locked --target {TARGET} --no-default-features --features container --bin math-service"
+    assert arguments == f"auditable build --profile release --locked --target {TARGET} --no-default-features --features container --bin math-service"
     remapped = f"--remap-path-prefix={ROOT}=/src --remap-path-prefix={tmp_path}/home=/cargo"
     assert flags == f"--cfg yours -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr {remapped}"
     assert epoch == "0" and linkers == ["rust-lld", "rust-lld"]
@@ -77,14 +77,14 @@ def test_the_bundle_is_linked_as_the_image_is(machine, tmp_path, architecture, p
     target = f"{processor}-unknown-linux-musl"
     result = machine(RECIPE, ROOT / "scripts/build.sh", "lambda", "function", tmp_path / "image", target, CARGO_TARGET_DIR=str(tmp_path / "target"))
     assert result.returncode == 0 and bundle == (tmp_path / "image").read_text()
-    assert f"--target {target} --no-default-features --features function --bin lambda|" in bundle
+    assert f"--profile function --locked --target {target} --no-default-features --features function --bin lambda|" in bundle
 
 
 def test_what_is_compared_is_built_as_the_image_is(reproducible):
     """test_dockerfile.py and test_lambda_template.py see that image and bundle come from the same script."""
     told = "$(echo \"${arguments[*]}\" >&2)"
     said = reproducible(told, "container").stderr
-    assert said.count(f"--release --locked --target {TARGET} --no-default-features --features container --bin math-service\n") == 2, said
+    assert said.count(f"--profile release --locked --target {TARGET} --no-default-features --features container --bin math-service\n") == 2, said
 
 
 def test_two_builds_of_the_same_bytes_pass_and_show_their_hash(reproducible):

@@ -11,12 +11,12 @@ use math_service::telemetry::writer::Writer;
 #[cfg(feature = "container")]
 #[path = "container.rs"]
 mod target;
-#[cfg(feature = "lambda")]
+#[cfg(feature = "function")]
 #[path = "function.rs"]
 mod target;
 
-/// The container's, and only its.
-#[cfg(all(target_os = "linux", feature = "container"))]
+/// Both targets'.
+#[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

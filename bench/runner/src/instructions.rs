@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The features of each build that has rows: the container's, with its allocator, and the function's.
-const BUILDS: [&str; 2] = ["container", "lambda"];
+const BUILDS: [&str; 2] = ["container", "function"];
 
 /// How often a row is run. By the fewer times, everything that happens once has happened.
 const FEW: u64 = 100;

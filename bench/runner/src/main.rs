@@ -250,18 +250,20 @@ mod tests {
 
     #[test]
     fn contenders_are_compiled_like_the_service() {
-        let profile = |path: &str| {
+        let profile = |name: &str, path: &str| {
             let manifest: toml::Table =
                 std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
                     .unwrap()
                     .parse()
                     .unwrap();
-            let mut profile = manifest["profile"]["release"].as_table().unwrap().clone();
+            let mut profile = manifest["profile"][name].as_table().unwrap().clone();
             // What the service makes small, no contender has.
             profile.remove("package");
             profile
         };
-        assert_eq!(profile("../Cargo.toml"), profile("../../Cargo.toml"));
-        assert_eq!(profile("../instructions/Cargo.toml"), profile("../../Cargo.toml"));
+        assert_eq!(profile("release", "../Cargo.toml"), profile("release", "../../Cargo.toml"));
+        for name in ["release", "function"] {
+            assert_eq!(profile(name, "../instructions/Cargo.toml"), profile(name, "../../Cargo.toml"));
+        }
     }
 }

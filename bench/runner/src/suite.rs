@@ -58,6 +58,16 @@ impl Settings {
     }
 }
 
+/// The profile that a program is compiled with, which names its folder too.
+fn profile(program: Program) -> &'static str {
+    if let Program::Service { features, .. } = program { profile_of(features) } else { "release" }
+}
+
+/// The function has its own.
+fn profile_of(features: &str) -> &'static str {
+    if features == "function" { "function" } else { "release" }
+}
+
 /// Where everything is, and how it is built.
 #[derive(Debug, Clone)]
 pub(crate) struct Suite {
@@ -105,7 +115,9 @@ impl Suite {
 
     fn compile(&self, program: Program, target: &Path) -> Result<()> {
         let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--release", "--locked", "--quiet", "--target-dir"]).arg(target);
+        cargo
+            .args(["build", "--profile", profile(program), "--locked", "--quiet", "--target-dir"])
+            .arg(target);
         // Each program is built alone: together, cargo would give each of them the features of all.
         match program {
             Program::Service { binary, features } => cargo.current_dir(&self.root).args([
@@ -133,9 +145,10 @@ impl Suite {
         let folder = self.bench.join("instructions");
         fs::copy(self.root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
         let mut cargo = Command::new("cargo");
-        cargo.args(["build", "--release", "--quiet", "--features", features, "--target-dir"]);
+        let profile = profile_of(features);
+        cargo.args(["build", "--profile", profile, "--quiet", "--features", features, "--target-dir"]);
         run(cargo.arg(&self.target).current_dir(folder))?;
-        Ok(self.target.join("release/bench-instructions"))
+        Ok(self.target.join(profile).join("bench-instructions"))
     }
 
     /// A file of this program's own, below the folder of what is built.
@@ -188,7 +201,7 @@ impl Suite {
             Program::Installed(words) => return words.first().copied().unwrap_or_default().into(),
             Program::Pgbench => return next::postgres_tools().unwrap_or_default().join("pgbench"),
         };
-        self.target.join(self.triple.as_deref().unwrap_or_default()).join("release").join(name)
+        self.target.join(self.triple.as_deref().unwrap_or_default()).join(profile(program)).join(name)
     }
 
     /// How a row is started: with its own variables and the least that a process needs of ours, its log
