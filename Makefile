@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 VENV := .tools/venv
-# Where cargo puts what ships.
+# Where cargo puts releases.
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 CHECKOV := .tools/checkov
 include scripts/tools.mk
@@ -81,10 +81,12 @@ deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, whe
 
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
+	apt-get update --quiet
 	apt-get install --yes --no-install-recommends postgresql
 
 .PHONY: chromium
 chromium: ## Install Debian's Chromium, which the tests of the pages drive
+	apt-get update --quiet
 	apt-get install --yes --no-install-recommends chromium
 
 .PHONY: test-rust
@@ -205,7 +207,7 @@ terraform-destroy: ## Delete all of that: make terraform-destroy ENV=dev [DELETE
 
 # What the scripts read, from the command line or the environment.
 export OVERLAY ARCHITECTURE DELETE_IMAGES EKS_CLUSTER_NAME EKS_CLUSTERS JOBS_NAMESPACES JOBS_IMAGES OIDC_ISSUER OIDC_AUDIENCE
-export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP CLUSTER STATE_URL
+export ENV GITHUB_REPOSITORY STACK PARAMETERS ROLE_ARN BUILD EXPECT IMAGE CONTEXT URL KEEP CLUSTER STATE_URL CERTIFICATE_ARN
 
 .PHONY: bundle
 bundle: $(VENV)/.installed ## Build the Lambda bundle for `make lambda BUILD=no` [ARCHITECTURE=arm64]
@@ -216,7 +218,7 @@ smoke: ## Ask a deployed service for a sum, its version and its health: make smo
 	scripts/smoke.sh
 
 .PHONY: rollout
-rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL CLUSTER STATE_URL]
+rollout: ## Update the pods to an image, and back if it fails: make rollout IMAGE=… [EXPECT OVERLAY CONTEXT URL CLUSTER STATE_URL CERTIFICATE_ARN]
 	scripts/rollout.sh
 
 .PHONY: kind

@@ -159,7 +159,7 @@ write_page() {
   cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
   cores=$(getconf _NPROCESSORS_ONLN)
   [[ -n ${MATH_SERVICE_BIN:-} ]] || server_is='the binary that ships, '
-  [[ -n ${LAMBDA_BIN:-} ]] || function_is='the binary that ships, '
+  [[ -n ${LAMBDA_BIN:-} ]] || function_is='with the features that ship, '
   exec "$lab" page "$page" --eks "$folder/container" --lambda "$folder/lambda" --reports "$folder/lambda.log" \
     --profile "$folder/container.json" --lambda-profile "$folder/lambda.json" --traffic "$traffic" --duration 1d \
     --fact "Machine=$cores cores${cpu:+, $cpu}, $(uname -sm)" \

@@ -52,7 +52,7 @@ if [[ -n $role ]]; then
   step 'letting the function in'
   let_in "$role"
 else
-  say '    none is deployed for this cluster'
+  say "    none is deployed for this cluster in $region"
 fi
 
 cat <<EOF

@@ -5,7 +5,8 @@
 # Usage: make rollout IMAGE=registry/my-math-service@sha256:… [EXPECT=1.2.3] [OVERLAY=base] [CONTEXT=…] [URL=https://…]
 #        URL: where to ask, if not at the Service's load balancer. CONTEXT: of kubectl, if not the present one.
 #        STATE_URL=dynamodb://…: the table, for an overlay that names one; CLUSTER=… AWS_REGION=…: the cluster and where
-#        it is, for one that manages Jobs. `make terraform-apply` ends with all three.
+#        it is, for one that manages Jobs. `make terraform-apply` ends with all three. CERTIFICATE_ARN=…: for one with the
+#        component alb, if not the one that its ingress.yaml has.
 #
 # Only the Deployment goes back. What else the manifests changed (limits of the autoscaler, policies) stays. Rights are
 # never changed: an administrator applies those (docs/operations.md, Releases).
@@ -33,6 +34,17 @@ this_environments() {
   manifests=$(sed "/- name: $1\$/{n;s|value: .*|value: ${!2}|;}" <<<"$manifests")
 }
 
+# The certificate of the component alb: git's, where it has one and nobody says another.
+this_environments_certificate() {
+  local arn=${CERTIFICATE_ARN:-}
+  if [[ -n $arn ]]; then
+    [[ $arn =~ ^arn:[a-zA-Z0-9:/-]+$ ]] || fail 'CERTIFICATE_ARN is no ARN'
+    manifests=$(sed "/^ *alb.ingress.kubernetes.io\/certificate-arn:/s|: .*|: $arn|" <<<"$manifests")
+  elif [[ $manifests == *certificate/REPLACE-ME* ]]; then
+    fail "k8s/overlays/$overlay needs CERTIFICATE_ARN=…, this environment's own, or yours in k8s/components/alb/ingress.yaml"
+  fi
+}
+
 # What a role that edits one namespace, as a workflow's does, may not even look at: rights, and kinds of an operator's.
 leave_rights_to_administrators() {
   local theirs='^kind: ((Cluster)?Role(Binding)?|ServiceMonitor)$' left
@@ -50,6 +62,7 @@ leave_rights_to_administrators() {
 this_environments STATE_URL STATE_URL
 this_environments EKS_CLUSTER_NAME CLUSTER
 this_environments EKS_REGION AWS_REGION
+this_environments_certificate
 leave_rights_to_administrators
 
 revision() { k get "$deployment" --ignore-not-found --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'; }

@@ -10,7 +10,7 @@ target := $(if $(filter arm64,$(architecture)),aarch64,x86_64)-unknown-linux-mus
 
 include $(root)/scripts/tools.mk
 
-# ring (TLS, signatures) carries C and assembly, and the container's allocator is C that cargo compiles all the same.
+# ring (TLS, signatures) carries C and assembly, and the allocator is C too.
 # zig does that for either architecture on any machine, because it brings musl's headers; `make` installs it into
 # .tools. A compiler that CC_<target> names is used instead. By name, on the PATH, because cargo splits the command at
 # spaces.

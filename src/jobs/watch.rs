@@ -168,6 +168,10 @@ impl Watch {
     /// # Errors
     /// When the store, or else the cluster, does not answer.
     pub async fn catch_up(&self) -> Result<(), Trouble> {
+        // Then nothing could be written down, and nobody has to be asked.
+        if let Some(reason) = self.ledger.refusal() {
+            return Err(Trouble(reason.to_owned()));
+        }
         let watched = self.look_once().await;
         if let Some(outbox) = &self.outbox {
             outbox.deliver_due().await?;
@@ -386,7 +390,11 @@ impl<'a> Watcher<'a> {
                 .with("resourceVersion", exactly)
                 .with("resourceVersionMatch", exactly.map(|_| "Exact"));
             let list = match api::send(self.watch.cluster.client(), &call, CALL).await {
-                Err(failure) if failure.is(StatusCode::GONE) => return self.begin_again(),
+                Err(failure) if failure.is(StatusCode::GONE) && next.is_none() => return self.begin_again(),
+                Err(failure) if failure.is(StatusCode::GONE) => {
+                    self.position = None;
+                    return Err(Trouble("a list expired before its end".to_owned()));
+                }
                 answer => answer?,
             };
             let of = match version {
@@ -408,9 +416,13 @@ impl<'a> Watcher<'a> {
                 self.end(&known, false).await?;
             }
         }
-        self.position = Some(Position::Watched(version));
-        self.has_news = true;
-        Ok(())
+        // Stored before anything later is: whoever lists this version once more would miss what came after it.
+        self.position = Some(Position::Watched(version.clone()));
+        let stored = self.store_position().await;
+        if stored.is_err() {
+            self.position = Some(Position::Listing(version));
+        }
+        stored
     }
 
     /// Stores which version a list is of, from its first page.

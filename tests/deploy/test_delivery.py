@@ -124,6 +124,7 @@ def test_a_rollout_whose_way_back_fails_says_that_too(running):
 # What the files in git name, and what each environment has instead.
 OURS = {
     "STATE_URL": "dynamodb://math-service-dev-state?region=eu-west-1", "CLUSTER": "math-service-dev", "AWS_REGION": "eu-west-1",
+    "CERTIFICATE_ARN": "arn:aws:acm:eu-west-1:111122223333:certificate/dev",
 }
 # AmazonEKSEditPolicy's, of those that are here: no rights, and no kind that an operator brings.
 EDITED = {
@@ -153,11 +154,20 @@ def test_a_rollout_of_the_jobs_api_is_for_the_environments_own_cluster(running):
     assert (env["EKS_CLUSTER_NAME"], env["EKS_REGION"]) == (OURS["CLUSTER"], OURS["AWS_REGION"])
 
 
-@pytest.mark.parametrize("overlay, missing", [("dynamodb", "STATE_URL"), ("jobs", "CLUSTER"), ("jobs", "AWS_REGION"), ("jobs-dynamodb", "STATE_URL"), ("jobs-dynamodb", "CLUSTER")])
+@pytest.mark.parametrize("overlay, missing", [("dynamodb", "STATE_URL"), ("jobs", "CLUSTER"), ("jobs", "AWS_REGION"), ("alb", "CERTIFICATE_ARN"), ("jobs-dynamodb", "STATE_URL"), ("jobs-dynamodb", "CLUSTER")])
 def test_a_rollout_that_is_not_told_what_its_overlay_needs_changes_nothing(running, overlay, missing):
     said = running.refused("rollout", IMAGE=IMAGE, OVERLAY=overlay, **{**OURS, missing: ""})
     assert f"k8s/overlays/{overlay} needs {missing}=…" in said and "Nothing was changed." in said
     assert not running.made("kubectl .*apply")
+
+
+def test_a_rollout_keeps_the_certificate_that_the_environment_has(running):
+    assert running.run("rollout", IMAGE=IMAGE, OVERLAY="alb", URL="http://service", **OURS).returncode == 0
+    (ingress,) = (document for document in running.applied() if document["kind"] == "Ingress")
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/certificate-arn"] == OURS["CERTIFICATE_ARN"]
+    said = running.refused("rollout", IMAGE=IMAGE, OVERLAY="alb", CERTIFICATE_ARN="x|e id")
+    assert "CERTIFICATE_ARN is no ARN" in said
 
 
 def test_a_rollout_takes_no_value_that_would_be_other_yaml(running):

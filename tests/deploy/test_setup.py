@@ -760,7 +760,7 @@ def test_every_make_command_that_is_named_exists():
 def recipe(target: str, **variables: str) -> list[str]:
     """What make would run for it."""
     given = [f"{name}={value}" for name, value in variables.items()]
-    result = subprocess.run(["make", "--dry-run", target, *given], cwd=ROOT, check=True, capture_output=True, text=True)
+    result = subprocess.run(["make", "--no-print-directory", "--dry-run", target, *given], cwd=ROOT, check=True, capture_output=True, text=True)
     return result.stdout.splitlines()
 
 

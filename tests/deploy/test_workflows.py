@@ -168,6 +168,7 @@ def test_a_release_says_what_each_environment_has_of_its_own():
     said = yaml.safe_load(TEXT["release.yml"])["jobs"]["deploy"]["env"]
     needed = set(re.findall(r"^this_environments \w+ (\w+)$", (ROOT / "scripts/rollout.sh").read_text(), re.MULTILINE))
     assert needed == {"STATE_URL", "CLUSTER", "AWS_REGION"}
+    needed.add("CERTIFICATE_ARN")
     assert {name: said[name] for name in needed} == {name: f"${{{{ vars.{name} }}}}" for name in needed}
 
 

@@ -24,7 +24,7 @@ use crate::{
     suite::{Suite, run},
 };
 
-/// The features of each build that has rows: the container's, with its allocator, and the function's.
+/// The features of each build that has rows: the container's, and the function's.
 const BUILDS: [&str; 2] = ["container", "function"];
 
 /// How often a row is run. By the fewer times, everything that happens once has happened.

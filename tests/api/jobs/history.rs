@@ -43,8 +43,8 @@ struct Api {
     is_away: bool,
     /// Whether watches fail once they have begun.
     fails_to_watch: bool,
-    /// Whether it goes away after the first page of a list.
-    has_one_page: bool,
+    /// What it answers instead of a list's second page.
+    second_page: Option<(u16, &'static str)>,
 }
 
 impl Api {
@@ -116,8 +116,8 @@ impl Api {
         if version < self.forgotten {
             return Answer::Json(410, status(410, "Expired", "The provided resource version is too old"));
         }
-        if next.is_some() && self.has_one_page {
-            return Answer::Json(500, status(500, "InternalError", "gone away"));
+        if let (Some((code, reason)), true) = (self.second_page, next.is_some()) {
+            return Answer::Json(code, status(code, reason, "gone away"));
         }
         let (jobs, from) = (self.jobs_at(version), from.parse::<usize>().unwrap());
         let to = (from + 2).min(jobs.len());
@@ -465,14 +465,14 @@ async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
         for uid in ["u-1", "u-2", "u-3"] {
             world.api().put(uid, json!({}));
         }
-        world.api().has_one_page = true;
+        world.api().second_page = Some((500, "InternalError"));
         world.fails("gone away").await;
         world.api().delete("u-1");
         world.api().delete("u-3");
         world.api().put("u-4", running());
         world.api().put("u-4", done());
         world.api().delete("u-4");
-        world.api().has_one_page = false;
+        world.api().second_page = None;
         world.catches_up().await;
         let history = world.history().await;
         for (uid, stages) in [
@@ -494,13 +494,13 @@ async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
         for uid in ["u-1", "u-2", "u-3"] {
             world.api().put(uid, json!({}));
         }
-        world.api().has_one_page = true;
+        world.api().second_page = Some((500, "InternalError"));
         world.fails("gone away").await;
         world.api().put("u-3", done());
         world.api().delete("u-1");
         let version = world.api().version;
         world.api().forgotten = version;
-        world.api().has_one_page = false;
+        world.api().second_page = None;
         world.catches_up().await;
         let history = world.history().await;
         for (uid, stages) in
@@ -509,6 +509,22 @@ async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
             let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
             assert_eq!(found, of(uid, stages));
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_list_that_expires_before_its_end_is_no_success_and_is_made_anew() {
+    in_every_store(async |world: World| {
+        for uid in ["u-1", "u-2", "u-3"] {
+            world.api().put(uid, json!({}));
+        }
+        world.api().second_page = Some((410, "Expired"));
+        world.fails("a list expired before its end").await;
+        world.api().second_page = None;
+        world.catches_up().await;
+        let expected: Vec<_> = ["u-1", "u-2", "u-3"].iter().flat_map(|uid| of(uid, &["pending"])).collect();
+        assert_eq!(world.history().await, expected);
     })
     .await;
 }
