@@ -216,6 +216,25 @@ impl World {
         patiently(fails).await;
     }
 
+    /// Three Jobs, of which a list has got no further than the first page, for this reason.
+    async fn lists_one_page(&self, code: u16, reason: &'static str, why: &str) {
+        for uid in ["u-1", "u-2", "u-3"] {
+            self.api().put(uid, json!({}));
+        }
+        self.api().second_page = Some((code, reason));
+        self.fails(why).await;
+        self.api().second_page = None;
+    }
+
+    /// What became of each Job.
+    async fn has_told(&self, jobs: &[(&str, &[&str])]) {
+        let history = self.history().await;
+        for (uid, stages) in jobs {
+            let told: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
+            assert_eq!(told, of(uid, stages));
+        }
+    }
+
     /// The cluster is deleted and made again under its name: its versions begin anew.
     fn is_made_again(&self) {
         *self.api() = Api::default();
@@ -296,7 +315,7 @@ async fn after_410_jobs_are_listed_and_what_is_missing_is_gone() {
         world.catches_up().await;
         let history = world.history().await;
         for (uid, stages) in [
-            ("u-1", &["pending", "gone"][..]),
+            ("u-1", &["pending", "gone"]),
             ("u-2", &["pending", "succeeded"]),
             ("u-3", &["pending"]),
             ("u-4", &["pending", "running"]),
@@ -462,28 +481,21 @@ async fn after_a_watch_that_failed_jobs_are_listed() {
 #[tokio::test]
 async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
     in_every_store(async |world: World| {
-        for uid in ["u-1", "u-2", "u-3"] {
-            world.api().put(uid, json!({}));
-        }
-        world.api().second_page = Some((500, "InternalError"));
-        world.fails("gone away").await;
+        world.lists_one_page(500, "InternalError", "gone away").await;
         world.api().delete("u-1");
         world.api().delete("u-3");
         world.api().put("u-4", running());
         world.api().put("u-4", done());
         world.api().delete("u-4");
-        world.api().second_page = None;
         world.catches_up().await;
-        let history = world.history().await;
-        for (uid, stages) in [
-            ("u-1", &["pending", "gone"][..]),
-            ("u-2", &["pending"]),
-            ("u-3", &["pending", "gone"]),
-            ("u-4", &["pending", "running", "succeeded", "gone"]),
-        ] {
-            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
-            assert_eq!(found, of(uid, stages));
-        }
+        world
+            .has_told(&[
+                ("u-1", &["pending", "gone"]),
+                ("u-2", &["pending"]),
+                ("u-3", &["pending", "gone"]),
+                ("u-4", &["pending", "running", "succeeded", "gone"]),
+            ])
+            .await;
     })
     .await;
 }
@@ -491,24 +503,19 @@ async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
 #[tokio::test]
 async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
     in_every_store(async |world: World| {
-        for uid in ["u-1", "u-2", "u-3"] {
-            world.api().put(uid, json!({}));
-        }
-        world.api().second_page = Some((500, "InternalError"));
-        world.fails("gone away").await;
+        world.lists_one_page(500, "InternalError", "gone away").await;
         world.api().put("u-3", done());
         world.api().delete("u-1");
         let version = world.api().version;
         world.api().forgotten = version;
-        world.api().second_page = None;
         world.catches_up().await;
-        let history = world.history().await;
-        for (uid, stages) in
-            [("u-1", &["pending", "gone"][..]), ("u-2", &["pending"]), ("u-3", &["pending", "succeeded"])]
-        {
-            let found: Vec<_> = history.iter().filter(|(found, _)| found == uid).cloned().collect();
-            assert_eq!(found, of(uid, stages));
-        }
+        world
+            .has_told(&[
+                ("u-1", &["pending", "gone"]),
+                ("u-2", &["pending"]),
+                ("u-3", &["pending", "succeeded"]),
+            ])
+            .await;
     })
     .await;
 }
@@ -516,15 +523,9 @@ async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
 #[tokio::test]
 async fn a_list_that_expires_before_its_end_is_no_success_and_is_made_anew() {
     in_every_store(async |world: World| {
-        for uid in ["u-1", "u-2", "u-3"] {
-            world.api().put(uid, json!({}));
-        }
-        world.api().second_page = Some((410, "Expired"));
-        world.fails("a list expired before its end").await;
-        world.api().second_page = None;
+        world.lists_one_page(410, "Expired", "a list expired before its end").await;
         world.catches_up().await;
-        let expected: Vec<_> = ["u-1", "u-2", "u-3"].iter().flat_map(|uid| of(uid, &["pending"])).collect();
-        assert_eq!(world.history().await, expected);
+        world.has_told(&[("u-1", &["pending"]), ("u-2", &["pending"]), ("u-3", &["pending"])]).await;
     })
     .await;
 }
