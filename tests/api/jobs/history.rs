@@ -315,7 +315,7 @@ async fn after_410_jobs_are_listed_and_what_is_missing_is_gone() {
         world.catches_up().await;
         let history = world.history().await;
         for (uid, stages) in [
-            ("u-1", &["pending", "gone"]),
+            ("u-1", &["pending", "gone"][..]),
             ("u-2", &["pending", "succeeded"]),
             ("u-3", &["pending"]),
             ("u-4", &["pending", "running"]),
@@ -490,7 +490,7 @@ async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
         world.catches_up().await;
         world
             .has_told(&[
-                ("u-1", &["pending", "gone"]),
+                ("u-1", &["pending", "gone"][..]),
                 ("u-2", &["pending"]),
                 ("u-3", &["pending", "gone"]),
                 ("u-4", &["pending", "running", "succeeded", "gone"]),
@@ -511,7 +511,7 @@ async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
         world.catches_up().await;
         world
             .has_told(&[
-                ("u-1", &["pending", "gone"]),
+                ("u-1", &["pending", "gone"][..]),
                 ("u-2", &["pending"]),
                 ("u-3", &["pending", "succeeded"]),
             ])
