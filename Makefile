@@ -274,7 +274,7 @@ test-bench: ## The benchmark's own tests: its statistics, its parsing
 	cp Cargo.lock bench/instructions/Cargo.lock
 	cargo fmt --check --manifest-path bench/instructions/Cargo.toml
 	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features container -- -D warnings
-	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features lambda -- -D warnings
+	cargo clippy --quiet --manifest-path bench/instructions/Cargo.toml --target-dir $${CARGO_TARGET_DIR:-bench/target} --features function -- -D warnings
 
 .PHONY: instructions
 instructions: ## What a request costs in instructions, against bench/budget.toml [UPDATE=yes]

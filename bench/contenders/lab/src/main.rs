@@ -60,6 +60,7 @@ fn scenario(traffic: &str, profile: &str, seconds: u64) -> Result<Scenario, Stri
         pipeline: Pipeline::default(),
         function,
         profile: Profile::parse(profile)?,
+        lambda_profile: None,
         traffic,
         span: Span::of(seconds)?,
         prices: Prices::of(&region)?,
