@@ -108,9 +108,13 @@ impl Outcome {
     }
 }
 
+/// Where the processes listen now. Each starts on a port of its own: while one is down, nothing keeps its port from
+/// another test's listener, which need not answer.
+type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
+
 /// Processes, and those who kill and restart them.
 struct Fleet {
-    addresses: Vec<SocketAddr>,
+    addresses: Addresses,
     killers: Mutex<Vec<tokio::task::JoinHandle<()>>>,
     kills: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
@@ -122,11 +126,16 @@ impl Fleet {
         let owned: Vec<(String, String)> =
             settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (kills, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (mut addresses, mut killers) = (Vec::new(), Vec::new());
-        for _ in 0..containers {
+        let (addresses, mut killers) = (Addresses::default(), Vec::new());
+        for index in 0..containers {
             let server = Server::start(settings).await;
-            addresses.push(server.address);
-            killers.push(tokio::spawn(kill_container(server, owned.clone(), kills.clone(), is_over.clone())));
+            addresses.lock().unwrap().push(server.address);
+            let publish = {
+                let addresses = addresses.clone();
+                move |address| addresses.lock().unwrap()[index] = address
+            };
+            let (kills, is_over) = (kills.clone(), is_over.clone());
+            killers.push(tokio::spawn(kill_container(server, owned.clone(), publish, kills, is_over)));
         }
         let mut gateway = None;
         if functions > 0 {
@@ -135,7 +144,7 @@ impl Fleet {
             options.env = owned;
             let started = Gateway::start(options).await.expect("the gateway starts");
             // As many callers per process as the containers have.
-            addresses.extend(std::iter::repeat_n(started.addr(), functions));
+            addresses.lock().unwrap().extend(std::iter::repeat_n(started.addr(), functions));
             gateway = Some(started);
             killers.push(tokio::spawn(kill_functions(mark.to_owned(), kills.clone(), is_over.clone())));
         }
@@ -178,22 +187,22 @@ impl Fleet {
     }
 }
 
-/// Kills a server with SIGKILL and starts another on its port, again and again.
+/// Kills a server with SIGKILL and starts another, again and again.
 async fn kill_container(
     mut server: Server,
     settings: Vec<(String, String)>,
+    publish: impl Fn(SocketAddr),
     kills: Arc<AtomicU64>,
     is_over: Arc<AtomicBool>,
 ) {
-    let port = server.address.port().to_string();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     while !is_over.load(Ordering::Relaxed) {
         sleep(PAUSE.mul_f64(1.0 + 3.0 * fastrand::f64())).await;
         server.signal(Signal::KILL);
         server.exit().await;
         kills.fetch_add(1, Ordering::Relaxed);
-        let mut settings: Vec<_> = settings.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        settings.push(("PORT", &port));
         server = Server::start(&settings).await;
+        publish(server.address);
     }
 }
 
@@ -264,10 +273,9 @@ impl Client {
 
     /// One call to any of the processes; `None` when it was not answered with an index.
     async fn next(&mut self, sequence: &str, idempotency_key: Option<&str>) -> Option<u64> {
-        let address = self.fleet.addresses[fastrand::usize(..self.fleet.addresses.len())];
-        let answer = timeout(PATIENCE, self.send(address, sequence, idempotency_key))
-            .await
-            .expect("it answers or ends");
+        let address = fastrand::choice(self.fleet.addresses.lock().unwrap().iter().copied()).unwrap();
+        let answer = timeout(PATIENCE, self.send(address, sequence, idempotency_key)).await;
+        let answer = answer.unwrap_or_else(|_| panic!("neither an answer nor an end from {address}"));
         if answer.is_none() {
             self.connections.remove(&address);
             // Whoever was killed takes a moment to come back.
