@@ -3,14 +3,10 @@
 use std::{net::IpAddr, num::NonZero, sync::Arc, time::SystemTime};
 
 use axum::{
-    Router,
     extract::Request,
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
 use tokio::sync::Semaphore;
-use tower::Service;
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 #[cfg(feature = "lab")]
@@ -26,12 +22,7 @@ use crate::{
     },
     config::{Config, MOST_LOAD_SLOTS},
     fibonacci::{self, Fibonacci},
-    http::{
-        Routes, docs,
-        edge::Edge,
-        health, home, pages, path,
-        shortcut::{Answering, Shortcut},
-    },
+    http::{Routes, docs, edge::Edge, health, home, pages, path, shortcut::Shortcut, table::Table},
     lifecycle::Lifecycle,
     load::{self, Load},
     problem::Problem,
@@ -62,20 +53,12 @@ use crate::{
 pub struct App(Arc<Shared>);
 
 struct Shared {
-    router: Router,
-    /// The same paths as the router's.
-    known: matchit::Router<Known>,
+    shortcuts: Vec<Shortcut>,
+    table: Table,
     unmatched: RouteMetrics,
     base_path: String,
     edge: Edge,
     beside: Beside,
-}
-
-/// A route, before axum's router sees it.
-struct Known {
-    /// What its requests are counted under.
-    metrics: RouteMetrics,
-    shortcut: Option<Shortcut>,
 }
 
 /// A mistake in the service's own routes or metrics, which any test shows.
@@ -130,9 +113,13 @@ impl App {
         if target == Target::Container {
             routes.extend(health::metrics_routes(metrics.clone()));
         }
-        let guarded = jobs.routes(&access).and(trail.routes(&access));
+        let guarded = move || jobs.routes(&access).and(trail.routes(&access));
         let shortcuts = vec![addition::shortcut(addition)];
-        Self::assemble(routes, guarded, shortcuts, beside, config, lifecycle, metrics)
+        let app = Self::assemble(routes, guarded, shortcuts, beside, config, lifecycle, metrics)?;
+        if target == Target::Container {
+            app.0.table.make()?;
+        }
+        Ok(app)
     }
 
     /// Any routes, served as this service serves its own: tests bring handlers that misbehave.
@@ -146,40 +133,28 @@ impl App {
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
-        Self::assemble(open, guarded, Vec::new(), Beside::default(), config, lifecycle, metrics)
+        let app =
+            Self::assemble(open, || guarded, Vec::new(), Beside::default(), config, lifecycle, metrics)?;
+        app.0.table.make()?;
+        Ok(app)
     }
 
     fn assemble(
-        open: Routes,
-        guarded: Guarded,
+        mut open: Routes,
+        guarded: impl FnOnce() -> Guarded + Send + 'static,
         shortcuts: Vec<Shortcut>,
         beside: Beside,
         config: &Config,
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> Result<Self, WiringError> {
-        let mut router = Router::new();
-        let mut known = matchit::Router::<Known>::new();
         if let Some((path, _)) = open.iter().find(|(path, _)| path.starts_with(PREFIX) && !is_open(path)) {
             return Err(format!("{path} needs a guard").into());
         }
-        for (path, methods) in open.into_iter().chain(guarded.into_routes()) {
-            // A path may come twice, with other methods.
-            if known.at(path).map(|found| found.value.metrics.name()) != Ok(path) {
-                known.insert(path, Known { metrics: RouteMetrics::new(path), shortcut: None })?;
-            }
-            router = router.route(path, methods);
-        }
-        for shortcut in shortcuts {
-            let path = shortcut.path;
-            known.at_mut(path)?.value.shortcut = Some(shortcut);
-        }
-        let router = router
-            .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
-            .method_not_allowed_fallback(async || {
-                let detail = "this path does not take this method; the Allow header lists those it takes";
-                Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
-            });
+        let table = Table::new(|| {
+            open.extend(guarded().into_routes());
+            open
+        });
         let edge = Edge {
             max_in_flight: config.max_in_flight,
             request_timeout: config.request_timeout,
@@ -189,7 +164,7 @@ impl App {
         };
         let unmatched = RouteMetrics::new("unmatched");
         let base_path = config.base_path.clone();
-        Ok(Self(Arc::new(Shared { router, known, unmatched, base_path, edge, beside })))
+        Ok(Self(Arc::new(Shared { shortcuts, table, unmatched, base_path, edge, beside })))
     }
 
     /// What goes on beside the requests, in a process that lives as long as it likes; ends with the beginning of the drain.
@@ -215,15 +190,16 @@ impl App {
         mut request: Request,
         client: Option<IpAddr>,
     ) -> impl Future<Output = Response> + Send + '_ {
-        let Shared { router, known, unmatched, base_path, edge, .. } = &*self.0;
+        let Shared { shortcuts, table, unmatched, base_path, edge, .. } = &*self.0;
         path::normalise(&mut request, base_path);
-        let found = known.at(request.uri().path()).ok().map(|found| found.value);
-        let route = found.map_or(unmatched, |known| &known.metrics);
-        edge.answer(route, request, client, move |request| -> Answering {
-            match found.and_then(|known| known.shortcut.as_ref()) {
-                Some(shortcut) if shortcut.method == request.method() => shortcut.call(request),
-                _ => Box::pin(router.clone().call(request).map(|Ok(response)| response)),
-            }
+        let shortcut = shortcuts.iter().find(|shortcut| shortcut.takes(&request));
+        let route = match shortcut {
+            Some(shortcut) => &shortcut.metrics,
+            None => table.metrics(request.uri().path()).unwrap_or(unmatched),
+        };
+        edge.answer(route, request, client, move |request| match shortcut {
+            Some(shortcut) => shortcut.call(request),
+            None => table.call(request),
         })
     }
 

@@ -4,7 +4,15 @@
 //! defaults used below all come from it. Only this module reads the environment, and it does so
 //! through a closure, so that tests never touch the process environment.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
@@ -331,8 +339,12 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env`].
     pub fn from_process_env() -> Result<Self, ConfigError> {
+        // Read once: asking for each setting goes through all variables each time.
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        Self::from_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+        let variables: HashMap<OsString, OsString> = std::env::vars_os().collect();
+        Self::from_env(|name| {
+            variables.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned())
+        })
     }
 
     /// What no single value shows.

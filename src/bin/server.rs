@@ -12,7 +12,7 @@ use math_service::{
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Why it is not the system's: see the dependency in Cargo.toml.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "container"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -62,7 +62,7 @@ async fn serve(config: &Config) -> ExitCode {
         }
         (_, Err(error)) => return fail(1, format_args!("cannot wait for signals: {error}")),
     };
-    let logs = match telemetry::start(config.log_filter.clone()) {
+    let logs = match telemetry::start(config.log_filter.clone(), Target::Container) {
         Ok(logs) => logs,
         Err(error) => return fail(1, format_args!("cannot start the log writer: {error}")),
     };

@@ -1,6 +1,6 @@
 //! What every request passes, and the routes about the service itself.
 //!
-//! A request meets, in this order: [`path::normalise`], [`edge::Edge::answer`], the router.
+//! A request meets, in this order: [`path::normalise`], [`edge::Edge::answer`], the [`table::Table`] of routes.
 
 pub mod accept;
 pub mod client_ip;
@@ -18,6 +18,7 @@ pub mod scheme;
 pub mod shortcut;
 pub(crate) mod slots;
 pub mod stream;
+pub mod table;
 
 use axum::routing::MethodRouter;
 

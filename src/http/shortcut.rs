@@ -17,15 +17,19 @@ use axum::{
 };
 use futures_util::FutureExt;
 
+use crate::telemetry::metrics::RouteMetrics;
+
 /// A handler at work.
 pub type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// A handler for one method of one path.
 pub struct Shortcut {
-    /// In axum's syntax, without parameters.
-    pub path: &'static str,
+    /// Without parameters.
+    path: &'static str,
     /// None that HTTP treats apart: HEAD, OPTIONS and CONNECT are axum's to answer.
-    pub method: Method,
+    method: Method,
+    /// What its requests are counted under.
+    pub metrics: RouteMetrics,
     handler: Box<dyn Fn(Request) -> Answering + Send + Sync>,
 }
 
@@ -42,7 +46,13 @@ impl Shortcut {
         // Not an async block, which would carry what it awaits twice.
         let handler =
             move |request| -> Answering { Box::pin(handler(request).map(F::Output::into_response)) };
-        Self { path, method, handler: Box::new(handler) }
+        Self { path, method, metrics: RouteMetrics::new(path), handler: Box::new(handler) }
+    }
+
+    /// Whether `request` is for it.
+    #[must_use]
+    pub fn takes(&self, request: &Request) -> bool {
+        request.method() == self.method && request.uri().path() == self.path
     }
 
     /// What the handler makes of `request`.

@@ -6,7 +6,7 @@
 //! query or base64 body, where the container answers 400. [`request`] and [`Answer`] make the two
 //! targets equal instead; each difference has a test in `tests/api/lambda.rs`.
 
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::{convert::Infallible, net::IpAddr};
 
 use axum::{
     body::Body,
@@ -37,9 +37,9 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{extension, schedule::Invocation};
+use super::{extension::Registration, schedule::Invocation};
 use crate::{
-    app::App,
+    app::{App, WiringError},
     http::{
         client_ip,
         path::{self, AsSent},
@@ -53,15 +53,25 @@ use crate::{
     },
 };
 
-/// How long the Extensions API, on the same machine, may take to register the function.
-const REGISTRATION: Duration = Duration::from_secs(2);
-
-/// Answers the events of the Runtime API at the address `api` until Lambda ends the process.
+/// Answers the events of the Runtime API at the address `api` with `app` until Lambda ends the process.
 ///
 /// # Errors
-/// When the Runtime API cannot be reached.
-pub async fn run(api: &str, app: App, logs: Writer) -> Result<(), lambda_runtime::Error> {
-    flush_on_sigterm(api, logs.clone()).await?;
+/// When there is no app, or the Runtime API cannot be reached.
+pub async fn run(
+    api: &str,
+    app: impl FnOnce() -> Result<App, WiringError>,
+    logs: Writer,
+) -> Result<(), lambda_runtime::Error> {
+    flush_on_sigterm(logs.clone())?;
+    // Built while Lambda registers the function.
+    let registration = Registration::begin(api).await;
+    let app = app()?;
+    if let Err(error) = registration.end().await {
+        tracing::warn!(
+            reason = error.to_string(),
+            "Could not register for SIGTERM: the last log lines may be lost at shutdown"
+        );
+    }
     app.lifecycle().advance(Phase::Ready);
     let serve = move |event: LambdaEvent<Invocation>| {
         let (app, logs) = (app.clone(), logs.clone());
@@ -456,7 +466,7 @@ fn join_repeated(mut headers: HeaderMap) -> HeaderMap {
 
 /// Lambda sends SIGTERM only to functions that registered an extension: an internal one, without
 /// events. Where there is no Extensions API, the function runs without.
-async fn flush_on_sigterm(api: &str, logs: Writer) -> std::io::Result<()> {
+fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
         terminate.recv().await;
@@ -464,12 +474,5 @@ async fn flush_on_sigterm(api: &str, logs: Writer) -> std::io::Result<()> {
         logs.flush();
         std::process::exit(0);
     });
-    let registered = tokio::time::timeout(REGISTRATION, extension::register(api)).await;
-    if let Err(error) = registered.unwrap_or_else(|late| Err(late.into())) {
-        tracing::warn!(
-            reason = error.to_string(),
-            "Could not register for SIGTERM: the last log lines may be lost at shutdown"
-        );
-    }
     Ok(())
 }

@@ -48,14 +48,17 @@ pub struct Labels {
 /// A route's own histograms, looked up once and kept: one a method and status class.
 pub struct RouteMetrics {
     name: &'static str,
-    durations: [[OnceLock<Histogram>; CLASSES.len()]; METHODS.len()],
+    /// Most routes of most processes are never called.
+    durations: OnceLock<Box<Durations>>,
 }
+
+type Durations = [[OnceLock<Histogram>; CLASSES.len()]; METHODS.len()];
 
 impl RouteMetrics {
     /// The metrics of the route with this path.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self { name, durations: Default::default() }
+        Self { name, durations: OnceLock::new() }
     }
 
     /// The route's path.
@@ -155,7 +158,8 @@ impl Metrics {
     pub fn observe(&self, route: &RouteMetrics, method: &Method, status: StatusCode, elapsed: Duration) {
         let (method, class) = (method_index(method), class_index(status));
         let labels = Labels { route: route.name, method: METHODS[method], status_class: CLASSES[class] };
-        route.durations[method][class]
+        let durations = route.durations.get_or_init(Default::default);
+        durations[method][class]
             .get_or_init(|| {
                 self.duration.with_label_values(&[labels.route, labels.method, labels.status_class])
             })

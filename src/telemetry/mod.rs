@@ -15,6 +15,7 @@ use tracing_subscriber::{
 };
 
 use self::{log::JsonLines, writer::Writer};
+use crate::targets::Target;
 
 /// Sends every log event and every panic of the process as JSON lines to stdout.
 ///
@@ -23,8 +24,11 @@ use self::{log::JsonLines, writer::Writer};
 ///
 /// # Errors
 /// When the system refuses the writer's thread.
-pub fn start(filter: Targets) -> std::io::Result<Writer> {
-    let writer = Writer::start(std::io::stdout())?;
+pub fn start(filter: Targets, target: Target) -> std::io::Result<Writer> {
+    let writer = match target {
+        Target::Container => Writer::start(std::io::stdout())?,
+        Target::Lambda => Writer::direct(std::io::stdout()),
+    };
     let subscriber = subscriber(filter, writer.clone());
     // Fails only when a subscriber is installed already, which then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -39,9 +39,17 @@ pub struct Writer(Arc<Shared>);
 
 struct Shared {
     pending: Mutex<Pending>,
-    filled: Condvar,
+    written_by: Thread,
     sink: Mutex<Sink>,
     dropped_total: AtomicU64,
+}
+
+/// Who writes.
+enum Thread {
+    /// One of its own, which waits for this.
+    Own(Condvar),
+    /// Whoever has a line.
+    Caller,
 }
 
 #[derive(Default)]
@@ -100,18 +108,35 @@ impl Writer {
     /// # Errors
     /// When the system refuses the thread.
     pub fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let writer = Self(Arc::new(Shared {
-            pending: Mutex::default(),
-            filled: Condvar::new(),
-            sink: Mutex::new(Sink { out: Box::new(out), batch: Vec::new(), is_torn: false }),
-            dropped_total: AtomicU64::new(0),
-        }));
+        let writer = Self::new(Thread::Own(Condvar::new()), out);
         let background = writer.clone();
-        thread::Builder::new().name("log-writer".to_owned()).spawn(move || background.write_forever())?;
+        let write = move || {
+            if let Thread::Own(filled) = &background.0.written_by {
+                background.write_forever(filled);
+            }
+        };
+        thread::Builder::new().name("log-writer".to_owned()).spawn(write)?;
         Ok(writer)
     }
 
-    /// Queues one line, its newline included. Never blocks on the sink.
+    /// Without a thread: a line is written to `out` before [`Writer::push`] returns. For a process that serves one
+    /// request at a time and may be frozen or ended after any of them: a thread would make its start longer, and the
+    /// lines later.
+    pub fn direct(out: impl Write + Send + 'static) -> Self {
+        Self::new(Thread::Caller, out)
+    }
+
+    fn new(written_by: Thread, out: impl Write + Send + 'static) -> Self {
+        let sink = Sink { out: Box::new(out), batch: Vec::new(), is_torn: false };
+        Self(Arc::new(Shared {
+            pending: Mutex::default(),
+            written_by,
+            sink: Mutex::new(sink),
+            dropped_total: AtomicU64::new(0),
+        }))
+    }
+
+    /// Queues one line, its newline included. Never blocks on the sink, where that has a thread.
     pub fn push(&self, line: &[u8]) {
         let mut pending = lock(&self.0.pending);
         if pending.lines.len() - pending.kept + line.len() > CAPACITY {
@@ -127,8 +152,10 @@ impl Writer {
         pending.lines.extend_from_slice(line);
         let is_due = before == 0 || (before < FULL_BATCH && pending.lines.len() >= FULL_BATCH);
         drop(pending);
-        if is_due {
-            self.0.filled.notify_one();
+        match &self.0.written_by {
+            Thread::Own(filled) if is_due => filled.notify_one(),
+            Thread::Own(_) => {}
+            Thread::Caller => self.flush(),
         }
     }
 
@@ -140,7 +167,10 @@ impl Writer {
             // The next line may be written, and only a try can tell.
             pending.is_probing = true;
             drop(pending);
-            self.0.filled.notify_one();
+            match &self.0.written_by {
+                Thread::Own(filled) => filled.notify_one(),
+                Thread::Caller => self.flush(),
+            }
             return None;
         }
         if pending.kept + pending.reserved + ROOM > RESERVED_CAPACITY {
@@ -212,14 +242,14 @@ impl Writer {
         self.0.dropped_total.load(Ordering::Relaxed)
     }
 
-    fn write_forever(&self) {
+    fn write_forever(&self, filled: &Condvar) {
         loop {
             let mut pending = lock(&self.0.pending);
             while pending.lines.is_empty() && !pending.is_probing {
-                pending = self.0.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                pending = filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
             let is_small = |pending: &mut Pending| pending.lines.len() < FULL_BATCH;
-            drop(self.0.filled.wait_timeout_while(pending, BATCH, is_small));
+            drop(filled.wait_timeout_while(pending, BATCH, is_small));
             self.flush();
         }
     }
@@ -287,6 +317,36 @@ mod tests {
         let writer = Writer::start(Channel(sender)).unwrap();
         writer.push(b"one\n");
         assert_eq!(lines.recv_timeout(Duration::from_secs(60)).unwrap(), b"one\n");
+    }
+
+    #[test]
+    fn without_a_thread_a_line_is_written_at_once_and_one_that_was_lost_is_told_with_the_next() {
+        /// Refuses the second line.
+        struct Flaky(u32, Arc<Mutex<Vec<u8>>>);
+        impl Write for Flaky {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                if self.0 == 2 {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                lock(&self.1).extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let writer = Writer::direct(Flaky(0, written.clone()));
+        let text = || String::from_utf8(lock(&written).clone()).unwrap();
+        writer.push(b"one\n");
+        assert_eq!(text(), "one\n");
+        writer.push(b"two\n");
+        assert_eq!((text().as_str(), writer.dropped_total()), ("one\n", 1));
+        assert!(writer.reserve().is_none(), "the last line was lost");
+        assert!(writer.reserve().is_some(), "trying once more has told of it");
+        writer.push(b"three\n");
+        assert!(text().contains("\"dropped\":1,") && text().ends_with("three\n"), "{}", text());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Most tests hand an event to the function's own code; the last ones run the binary behind the
 //! local gateway. The events in `tests/data/events` have the shape that AWS documents.
 
+use std::io::{BufRead, BufReader};
+
 use axum::{
     body::Bytes,
     extract::Request,
@@ -19,7 +21,7 @@ use math_service::{
     http::Routes,
     lifecycle::Lifecycle,
     targets::{Target, event::Event, lambda},
-    telemetry::{context, metrics::Metrics},
+    telemetry::{context, metrics::Metrics, writer::Writer},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -535,4 +537,25 @@ async fn the_schedule_is_answered_and_says_what_could_not_be_caught_up_with() {
     let line = next_line(&mut written).await;
     assert_eq!(line["event"], "Could not catch up with the history of Jobs");
     assert!(line["reason"].as_str().unwrap().contains("STATE_URL"), "{line}");
+}
+
+#[tokio::test]
+async fn the_app_is_built_while_the_function_is_being_registered() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = listener.local_addr().unwrap().to_string();
+    let (arrived, arrives) = std::sync::mpsc::channel();
+    // It never answers: nothing but the request is waited for.
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(listener.accept().unwrap().0).lines();
+        arrived.send(lines.next().unwrap().unwrap()).unwrap();
+        lines.count()
+    });
+    // On the only thread that could send it.
+    let app = || {
+        let first = arrives.recv_timeout(PATIENCE).expect("it was sent before");
+        assert_eq!(first, "POST /2020-01-01/extension/register HTTP/1.1");
+        Err("as far as this test goes".into())
+    };
+    let error = lambda::run(&api, app, Writer::direct(std::io::sink())).await.unwrap_err();
+    assert_eq!(error.to_string(), "as far as this test goes");
 }

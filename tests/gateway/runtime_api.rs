@@ -313,9 +313,14 @@ impl Process {
         let missing = |error| io::Error::other(format!("{}: {error}", options.binary.display()));
         let binary = options.binary.canonicalize().map_err(missing)?;
         let began = Instant::now();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the process's own environment, less what would be settings"
+        )]
+        let inherited = std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME");
         let mut child = Command::new(&binary)
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| name == "PATH" || name == "HOME"))
+            .envs(inherited)
             .envs(lambda_variables(address, &binary))
             .envs(options.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -47,7 +47,7 @@ async fn addition(times: usize) -> Outcome {
 
 /// One line, formatted and handed to the writer.
 async fn log_line(times: usize) -> Outcome {
-    let logs = telemetry::start(Config::from_env(|_| None)?.log_filter)?;
+    let logs = telemetry::start(Config::from_env(|_| None)?.log_filter, Target::Container)?;
     let lines = repeat(
         times,
         Some(&logs),
@@ -80,7 +80,7 @@ async fn metrics(times: usize) -> Outcome {
 /// Whole requests, with all that stands around the router, and both log lines where there are any.
 async fn requests(times: usize, request: fn() -> Outcome<Request>, answer: &str) -> Outcome {
     let config = Config::from_env(|_| None)?;
-    let logs = telemetry::start(config.log_filter.clone())?;
+    let logs = telemetry::start(config.log_filter.clone(), Target::Container)?;
     let app = App::new(&config, Target::Container, Some(logs.clone()))?;
     app.lifecycle().advance(Phase::Ready);
     let client = IpAddr::from([203, 0, 113, 7]);

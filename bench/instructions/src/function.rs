@@ -17,6 +17,7 @@ use crate::{Outcome, Row, check, on_one_thread, repeat};
 pub(crate) const ROWS: &[Row] = &[
     ("event text", |times| on_one_thread(texts(times))),
     ("Lambda event", |times| on_one_thread(events(times))),
+    ("Lambda app", |times| on_one_thread(apps(times))),
 ];
 
 /// An HTTP API's event, as recorded, without the spaces that gateways do not send either.
@@ -24,6 +25,21 @@ fn event_text() -> Outcome<String> {
     let event: serde_json::Value =
         serde_json::from_str(include_str!("../../../tests/data/events/http-v2.json"))?;
     Ok(event.to_string())
+}
+
+/// What a cold start makes before it can serve.
+async fn apps(times: usize) -> Outcome {
+    let config = Config::from_env(|_| None)?;
+    repeat(
+        times,
+        None,
+        || Ok(()),
+        async |()| {
+            black_box(App::new(&config, Target::Lambda, None)?);
+            Ok(())
+        },
+    )
+    .await
 }
 
 /// From an event's text to its type.
@@ -44,7 +60,7 @@ async fn texts(times: usize) -> Outcome {
 /// From an event to the text of its answer, with both log lines, which are written before it is sent.
 async fn events(times: usize) -> Outcome {
     let config = Config::from_env(|_| None)?;
-    let logs = telemetry::start(config.log_filter.clone())?;
+    let logs = telemetry::start(config.log_filter.clone(), Target::Lambda)?;
     let app = App::new(&config, Target::Lambda, Some(logs.clone()))?;
     app.lifecycle().advance(Phase::Ready);
     repeat(times, None, event, async |event| {

@@ -15,10 +15,12 @@ mod target;
 #[path = "function.rs"]
 mod target;
 
-/// Both targets'.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "container"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(all(target_os = "linux", feature = "function"))]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 

@@ -72,7 +72,7 @@ struct Run {
     /// Rounds; with fewer than 5 no difference is quoted
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Compile all Rust contenders for musl, as the container image has it
+    /// Compile all Rust contenders for musl, the service as image and bundle have it (needs cargo-auditable)
     #[arg(long)]
     musl: bool,
 }

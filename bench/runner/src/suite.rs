@@ -68,6 +68,13 @@ fn profile_of(features: &str) -> &'static str {
     if features == "function" { "function" } else { "release" }
 }
 
+/// The folder of what is built as it ships.
+const SHIPPED: &str = "shipped";
+
+fn shipped(target: &Path, binary: &str) -> PathBuf {
+    target.join(SHIPPED).join(binary)
+}
+
 /// Where everything is, and how it is built.
 #[derive(Debug, Clone)]
 pub(crate) struct Suite {
@@ -114,6 +121,12 @@ impl Suite {
     }
 
     fn compile(&self, program: Program, target: &Path) -> Result<()> {
+        if let (Program::Service { binary, features }, Some(triple)) = (program, &self.triple) {
+            // As image and bundle have it.
+            let mut build = Command::new(self.root.join("scripts/build.sh"));
+            build.args([binary, features]).arg(shipped(target, binary)).arg(triple);
+            return run(build.env("CARGO_TARGET_DIR", target.join(SHIPPED)));
+        }
         let mut cargo = Command::new("cargo");
         cargo
             .args(["build", "--profile", profile(program), "--locked", "--quiet", "--target-dir"])
@@ -195,6 +208,7 @@ impl Suite {
 
     fn executable(&self, program: Program) -> PathBuf {
         let name = match program {
+            Program::Service { binary, .. } if self.triple.is_some() => return shipped(&self.target, binary),
             Program::Service { binary, .. } => binary.to_owned(),
             Program::Contender(name) => format!("bench-{name}"),
             Program::Python(_) => return self.python(),
