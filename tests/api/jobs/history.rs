@@ -17,8 +17,9 @@ use math_service::{
         watch::{Event, Watch},
     },
     store::{
+        self, Seconds, SequenceId, Step, Store, StoreError,
         ledger::Ledger,
-        records::{Change, Log, Name, Query, Record},
+        records::{Change, Log, Name, Page, Query, Record, Records},
         state::State,
     },
     telemetry::metrics::Metrics,
@@ -156,7 +157,7 @@ struct World {
     seconds: Arc<AtomicU64>,
     /// Of the cluster.
     identity: Arc<Mutex<String>>,
-    _database: Database,
+    database: Database,
 }
 
 impl World {
@@ -178,7 +179,7 @@ impl World {
             outbox: None,
             figures,
         };
-        Some(Self { api, kubernetes, watch, metrics, seconds, identity, _database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, identity, database: database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
@@ -191,11 +192,15 @@ impl World {
     }
 
     fn ledger(database: &Database, seconds: &Arc<AtomicU64>) -> Ledger {
+        Self::ledger_in(database.open(), seconds)
+    }
+
+    fn ledger_in(store: Arc<dyn store::Database>, seconds: &Arc<AtomicU64>) -> Ledger {
         let seconds = seconds.clone();
         let clock: Clock =
             Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::Relaxed)));
         let config = Config::from_env(|_| None).unwrap();
-        Ledger::new(State::around(&config, database.open()), Duration::from_secs(3600), clock)
+        Ledger::new(State::around(&config, store), Duration::from_secs(3600), clock)
     }
 
     fn api(&self) -> std::sync::MutexGuard<'_, Api> {
@@ -263,6 +268,61 @@ impl World {
             .iter()
             .map(|item| (text(&item["uid"]), text(&item["status"])))
             .collect()
+    }
+}
+
+/// A store that refuses to write one record: the next of the kind that is named, if one is.
+struct Refusing {
+    store: Arc<dyn store::Database>,
+    kind: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Refusing {
+    fn refuses(&self, name: &Name) -> bool {
+        let is_of = |kind: &mut &str| name.as_str().starts_with(&format!("{kind}/"));
+        self.kind.lock().unwrap().take_if(is_of).is_some()
+    }
+}
+
+fn refused<'a, T: Send + 'a>() -> store::Answer<'a, T> {
+    Box::pin(async { Err(StoreError::new("it writes no such thing")) })
+}
+
+impl Records for Refusing {
+    fn enter(&self, entry: Record, changes: Vec<Change>, now: Seconds) -> store::Answer<'_, bool> {
+        let is_refused = self.refuses(&entry.name);
+        if is_refused { refused() } else { self.store.enter(entry, changes, now) }
+    }
+
+    fn change(&self, changes: Vec<Change>) -> store::Answer<'_, ()> {
+        let is_refused = changes.iter().any(|change| self.refuses(change.name()));
+        if is_refused { refused() } else { self.store.change(changes) }
+    }
+
+    fn read(&self, query: Query) -> store::Answer<'_, Page> {
+        self.store.read(query)
+    }
+
+    fn forget(&self, now: Seconds, at_most: u32) -> store::Answer<'_, u64> {
+        self.store.forget(now, at_most)
+    }
+}
+
+impl Store for Refusing {
+    fn next(&self, step: Step) -> store::Answer<'_, Option<u64>> {
+        self.store.next(step)
+    }
+
+    fn current(&self, sequence: SequenceId, now: Seconds) -> store::Answer<'_, Option<u64>> {
+        self.store.current(sequence, now)
+    }
+
+    fn reset(&self, sequence: SequenceId) -> store::Answer<'_, ()> {
+        self.store.reset(sequence)
+    }
+
+    fn remove_expired(&self, now: Seconds, at_most: u32) -> store::Answer<'_, u64> {
+        self.store.remove_expired(now, at_most)
     }
 }
 
@@ -494,6 +554,41 @@ async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
                 ("u-2", &["pending"]),
                 ("u-3", &["pending", "gone"]),
                 ("u-4", &["pending", "running", "succeeded", "gone"]),
+            ])
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_which_version_a_list_is_is_stored_before_anything_of_it() {
+    in_every_store(async |mut world: World| {
+        let (kind, store) = (Arc::<Mutex<_>>::default(), world.database.open());
+        let store = Arc::new(Refusing { store, kind: Arc::clone(&kind) });
+        world.watch.ledger = World::ledger_in(store, &world.seconds);
+        let fails = async |written: &'static str| {
+            *kind.lock().unwrap() = Some(written);
+            // Again where a slow disk was the reason.
+            while kind.lock().unwrap().is_some() {
+                world.watch.catch_up().await.expect_err(written);
+            }
+        };
+        world.api().put("u-1", json!({}));
+        fails("watch").await;
+        assert_eq!(world.history().await, [], "nobody would know which list this is of");
+        world.api().put("u-2", json!({}));
+        fails("transition").await;
+        assert_eq!(world.history().await, []);
+        // Only who knows of which version that list was learns of these.
+        world.api().delete("u-2");
+        world.api().put("u-3", running());
+        world.api().delete("u-3");
+        world.catches_up().await;
+        world
+            .has_told(&[
+                ("u-1", &["pending"][..]),
+                ("u-2", &["pending", "gone"]),
+                ("u-3", &["pending", "running", "gone"]),
             ])
             .await;
     })
