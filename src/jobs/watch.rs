@@ -125,6 +125,7 @@ impl Watch {
             tracing::warn!(reason, "The history of Jobs is not kept");
             return;
         }
+        self.figures.begin();
         let mut lease = Lease::new(cluster.clone(), namespace.clone(), holder.clone());
         tokio::pin!(end);
         loop {
