@@ -179,7 +179,7 @@ impl World {
             outbox: None,
             figures,
         };
-        Some(Self { api, kubernetes, watch, metrics, seconds, identity, database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, identity, database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
