@@ -3,6 +3,7 @@
 # pods' role stays, for what else it is for; it may still ask EKS where the cluster is.
 #
 # Usage: make jobs-access-down
+#        STACK=…: the function's stack, if not samconfig.toml's.
 #
 # Needs aws with credentials.
 # shellcheck source=lib.sh

@@ -5,6 +5,7 @@
 # credentials. The same command again changes nothing.
 #
 # Usage: make jobs-access
+#        STACK=…: the function's stack, if not samconfig.toml's.
 #
 # Needs aws with credentials and eksctl. `make jobs-access-down` takes it back.
 # shellcheck source=lib.sh
@@ -52,7 +53,7 @@ if [[ -n $role ]]; then
   step 'letting the function in'
   let_in "$role"
 else
-  say "    none is deployed for this cluster in $region"
+  say "    none is deployed for this cluster in $region, by the stack $stack"
 fi
 
 cat <<EOF

@@ -5,7 +5,7 @@
 
 # k8s/components/jobs says what this group may do.
 group=math-service-jobs
-stack=$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)
+stack=${STACK:-$(sed -n 's/^stack_name = "\(.*\)"/\1/p' samconfig.toml)}
 
 # ask_pods_role: the role of the service's pods in `role`, empty if they have none.
 ask_pods_role() {

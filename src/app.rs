@@ -184,6 +184,12 @@ impl App {
         &self.0.edge.lifecycle
     }
 
+    /// What is counted, for what only its target can count.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.edge.metrics
+    }
+
     /// Answers one request. Where it came from is the target's to know.
     pub fn serve(
         &self,

@@ -67,6 +67,11 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("MAX_IN_FLIGHT", "10000", "requests served at once; more get 503, health routes excepted"),
     setting(
+        "MAX_CONNECTIONS",
+        "15000",
+        "connections at once, best half as many again as `MAX_IN_FLIGHT`; the last tenth of them end with their first answer (HTTP/2: after a second), and more wait for their places (container)",
+    ),
+    setting(
         "DRAIN_DELAY",
         "0s",
         "on SIGTERM: how long to go on accepting connections while readiness already fails",
@@ -207,6 +212,8 @@ pub struct Config {
     pub keep_alive_timeout: Duration,
     /// Requests served at once, health routes excepted.
     pub max_in_flight: usize,
+    /// Connections open at once.
+    pub max_connections: usize,
     /// How long a drain goes on accepting connections.
     pub drain_delay: Duration,
     /// How long a drain waits for what is left, counted from the end of `drain_delay`.
@@ -292,6 +299,7 @@ impl Config {
             header_read_timeout: env.read("HEADER_READ_TIMEOUT", positive_duration)?,
             keep_alive_timeout: env.read("KEEP_ALIVE_TIMEOUT", positive_duration)?,
             max_in_flight: env.read("MAX_IN_FLIGHT", positive_number)?,
+            max_connections: env.read("MAX_CONNECTIONS", positive_number)?,
             drain_delay: env.read("DRAIN_DELAY", duration)?,
             drain_timeout: env.read("DRAIN_TIMEOUT", duration)?,
             load_enabled: env.read("LOAD_ENABLED", boolean)?,
@@ -778,6 +786,7 @@ mod tests {
             ("ADD_DELAY", "9999999999999d", "up to a day"),
             ("REQUEST_TIMEOUT", "0s", "above 0"),
             ("MAX_IN_FLIGHT", "0", "above 0"),
+            ("MAX_CONNECTIONS", "0", "above 0"),
             ("MAX_BODY_BYTES", "64k", "whole number"),
             ("TRUSTED_PROXIES", "10.0.0.0/33", "CIDRs"),
             ("CORS_ALLOWED_ORIGINS", "https://example.com/path", "origins"),

@@ -12,11 +12,13 @@ const CLUSTER: &[&str] = &["cluster"];
 pub struct Figures {
     holds_lease: IntGauge,
     entries: IntCounter,
-    last_success: IntGauge,
+    last_success: IntGaugeVec,
+    cluster: String,
 }
 
 impl Figures {
-    /// One for each of `clusters`; each shows from the beginning, as 0.
+    /// One for each of `clusters`. Each shows from the beginning, as 0, but for the last success: an alarm waits for that, and
+    /// must not where nobody is to watch.
     ///
     /// # Errors
     /// When another metric has one of the names: a mistake that any test shows.
@@ -33,7 +35,7 @@ impl Figures {
         )?;
         let last_success = gauge(
             "jobs_watch_last_success_timestamp_seconds",
-            "When this replica last watched a cluster's Jobs without a failure; 0 when it never has.",
+            "When this replica last watched a cluster's Jobs without a failure; 0 when it never has, though it should.",
         )?;
         let help = "Transitions of Jobs that this replica wrote down.";
         let entries = Opts::new("jobs_history_entries_total", help);
@@ -41,9 +43,19 @@ impl Figures {
         let one = |cluster: &str| Self {
             holds_lease: holds_lease.with_label_values(&[cluster]),
             entries: entries.with_label_values(&[cluster]),
-            last_success: last_success.with_label_values(&[cluster]),
+            last_success: last_success.clone(),
+            cluster: cluster.to_owned(),
         };
         Ok(clusters.map(one).collect())
+    }
+
+    /// From now on this replica is to watch, or to stand by.
+    pub(super) fn begin(&self) {
+        let _shows = self.last_success();
+    }
+
+    fn last_success(&self) -> IntGauge {
+        self.last_success.with_label_values(&[&self.cluster])
     }
 
     /// The Lease is held until the guard is dropped.
@@ -58,7 +70,7 @@ impl Figures {
 
     /// What there was at `now`, in milliseconds since 1970, has been written down.
     pub(super) fn succeeded(&self, now: u64) {
-        self.last_success.set(i64::try_from(now / 1000).unwrap_or(i64::MAX));
+        self.last_success().set(i64::try_from(now / 1000).unwrap_or(i64::MAX));
     }
 }
 

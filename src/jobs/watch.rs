@@ -38,7 +38,7 @@ use super::{
 use crate::{
     problem::Problem,
     store::{
-        ledger::Ledger,
+        ledger::{Ledger, kept_until},
         records::{Change, Log, Name, Query, Record},
     },
 };
@@ -125,6 +125,7 @@ impl Watch {
             tracing::warn!(reason, "The history of Jobs is not kept");
             return;
         }
+        self.figures.begin();
         let mut lease = Lease::new(cluster.clone(), namespace.clone(), holder.clone());
         tokio::pin!(end);
         loop {
@@ -504,7 +505,7 @@ impl<'a> Watcher<'a> {
             namespace: None,
             caller: None,
             body: json(&position)?,
-            keep_until: Some(self.watch.ledger.now() / 1000 + POSITION_KEPT.as_secs()),
+            keep_until: Some(kept_until(self.watch.ledger.now(), POSITION_KEPT)),
         };
         self.watch.ledger.change(vec![Change::Put(record)]).await?;
         (self.stored, self.has_news) = (Some(Instant::now()), false);

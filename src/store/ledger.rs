@@ -45,7 +45,7 @@ impl Ledger {
     /// When what is entered now is forgotten.
     #[must_use]
     pub fn keep_until(&self) -> Option<Seconds> {
-        Some(self.now() / 1000 + self.ttl.as_secs().max(1))
+        Some(kept_until(self.now(), self.ttl))
     }
 
     /// Makes an entry and changes with it, unless there is one of its name: whether it was new.
@@ -85,6 +85,14 @@ pub fn millis(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The first whole second by which `lasts` has passed since `begin`, in milliseconds since 1970. Stores count in seconds:
+/// rounded down, what is kept would be gone up to a second too early.
+#[must_use]
+pub fn kept_until(begin: u64, lasts: Duration) -> Seconds {
+    let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    begin.saturating_add(lasts).div_ceil(1000)
+}
+
 /// A moment in milliseconds since 1970 as people read it (RFC 3339).
 #[must_use]
 pub fn timestamp(millis: u64) -> String {
@@ -108,4 +116,21 @@ pub fn cursor(text: &str) -> Result<Cursor, Problem> {
     decoded.as_deref().and_then(Cursor::parse).ok_or_else(|| {
         Problem::invalid(vec![FieldError::field("continue", "must be what an answer said, unchanged")])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, targets::Target};
+
+    #[test]
+    fn nothing_is_forgotten_before_its_time_nor_a_second_after() {
+        let config = Config::from_env(|_| None).unwrap();
+        for (now, ttl) in [(0, 1000), (999, 1000), (1001, 1500), (1_500_000, 1), (1_500_001, 86_400_000)] {
+            let clock = Arc::new(move || UNIX_EPOCH + Duration::from_millis(now));
+            let state = State::of(&config, Target::Container);
+            let until = Ledger::new(state, Duration::from_millis(ttl), clock).keep_until().unwrap() * 1000;
+            assert!((now + ttl..now + ttl + 1000).contains(&until), "{now} + {ttl}: {until}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -38,6 +39,7 @@ use crate::{
         stream,
     },
     lifecycle::{Lifecycle, Phase},
+    telemetry::metrics::Counted,
 };
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -56,6 +58,12 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 /// towards `MAX_IN_FLIGHT`: hyper would take 400 KiB. Room for the longest token and as much again; HTTP/2's is 16 KiB.
 /// It also bounds what is read of a body, and gathered of an answer, at once.
 const LARGEST_HEAD: usize = 32 * 1024;
+
+/// Of so many places for connections one is passed on quickly, however many others idle connections hold.
+const PASSED_ON: usize = 10;
+
+/// How long a client may take to send a request in such a place: a few round trips.
+const HASTE: Duration = Duration::from_secs(1);
 
 /// Tells an HTTP/1 client that the connection ends with this answer.
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -99,6 +107,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
             write: config.request_timeout,
         },
         connections: TaskTracker::new(),
+        places: Places::new(config.max_connections),
     });
     server.lifecycle.advance(Phase::Ready);
     let beside = tokio::spawn({
@@ -124,6 +133,41 @@ struct Server {
     trusted_proxies: Vec<IpNet>,
     patience: Patience,
     connections: TaskTracker,
+    places: Places,
+}
+
+/// `MAX_CONNECTIONS`, given out to connections.
+///
+/// Where there is no place, nothing is accepted: clients wait in the kernel's queue, which costs no memory of ours. To tell
+/// each of them 503, a place would be needed to read its request in. But nobody may wait long, least of all a probe of
+/// Kubernetes, which would restart a pod for having many idle clients: so the last places are passed on quickly.
+struct Places {
+    free: Arc<Semaphore>,
+    /// As many as these are passed on quickly.
+    last: usize,
+}
+
+impl Places {
+    fn new(places: usize) -> Self {
+        let places = places.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(places)), last: places.div_ceil(PASSED_ON) }
+    }
+
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        self.free.clone().acquire_owned().await.ok()
+    }
+
+    fn are_few(&self) -> bool {
+        self.free.available_permits() < self.last
+    }
+}
+
+/// A connection's place.
+struct Place {
+    patience: Patience,
+    is_last: bool,
+    _taken: (Option<OwnedSemaphorePermit>, Counted),
 }
 
 impl Server {
@@ -131,8 +175,8 @@ impl Server {
         tokio::pin!(end);
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.spawn(stream, peer),
+                accepted = self.accept(listener) => match accepted {
+                    Ok((stream, peer, place)) => self.spawn(stream, peer, place),
                     Err(error) => back_off(&error).await,
                 },
                 () = &mut end => return,
@@ -140,17 +184,35 @@ impl Server {
         }
     }
 
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, Place)> {
+        let taken = self.places.take().await;
+        let (stream, peer) = listener.accept().await?;
+        Ok((stream, peer, self.place(taken)))
+    }
+
+    fn place(&self, taken: Option<OwnedSemaphorePermit>) -> Place {
+        let Patience { head, idle, write } = self.patience;
+        let is_last = self.places.are_few();
+        let patience = match is_last {
+            true => Patience { head: head.min(HASTE), idle: idle.min(HASTE), write },
+            false => self.patience,
+        };
+        Place { patience, is_last, _taken: (taken, self.app.metrics().connect()) }
+    }
+
     /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
     /// listener. tokio's readiness may be stale, so the system itself is asked until it has no more.
     async fn accept_what_is_queued(self: &Arc<Self>, listener: TcpListener) {
         let Ok(listener) = listener.into_std() else { return };
         loop {
+            let taken = self.places.take().await;
             match listener.accept() {
                 Ok((stream, peer)) => {
+                    let place = self.place(taken);
                     let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                     stream.map_or_else(
                         |error| tracing::warn!(%error, "Lost a connection"),
-                        |s| self.spawn(s, peer),
+                        |s| self.spawn(s, peer, place),
                     );
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -178,34 +240,40 @@ impl Server {
         }
     }
 
-    fn spawn(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        self.connections.spawn(self.clone().connection(stream, peer, Instant::now()));
+    fn spawn(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
+        self.connections.spawn(self.clone().connection(stream, peer, place, Instant::now()));
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        accepted: Instant,
+    ) {
         // Answers are small and complete: waiting to fill a packet only adds latency.
         let _ = stream.set_nodelay(true);
         let is_http2 = tokio::select! {
             spoken = speaks_http2(&stream) => spoken.ok(),
-            () = sleep_until(accepted + self.patience.head) => None,
+            () = sleep_until(accepted + place.patience.head) => None,
             () = self.lifecycle.reached(Phase::Cut) => None,
         };
         match is_http2 {
-            Some(true) => self.http2(stream, peer).await,
-            Some(false) => self.http1(stream, peer, accepted).await,
+            Some(true) => self.http2(stream, peer, &place).await,
+            Some(false) => self.http1(stream, peer, &place, accepted).await,
             None => {}
         }
     }
 
-    async fn http1(&self, stream: TcpStream, peer: SocketAddr, accepted: Instant) {
-        let exchanges = Exchanges::default();
-        let io = ClientStream::http1(stream, exchanges.clone(), self.patience, accepted);
+    async fn http1(&self, stream: TcpStream, peer: SocketAddr, place: &Place, accepted: Instant) {
+        let (exchanges, is_last) = (Exchanges::default(), place.is_last);
+        let io = ClientStream::http1(stream, exchanges.clone(), place.patience, accepted);
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let exchange = exchanges.begin();
             let request = request.map(|body| Body::new(WatchedBody::new(body, exchanges.clone())));
             self.answer(request, peer).map(|mut response| {
                 // A stream ends with its connection: idle afterwards, it would hold up a drain.
-                if !exchanges.has_read_body() || stream::is_stream(response.body()) {
+                if is_last || !exchanges.has_read_body() || stream::is_stream(response.body()) {
                     response.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 Ok::<_, Infallible>(stream::hold(response, exchange, identity))
@@ -231,7 +299,7 @@ impl Server {
         }
     }
 
-    async fn http2(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn http2(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: &Place) {
         // HTTP/2 answers each request in a task of its own, which needs a share in the server.
         let exchanges = Exchanges::default();
         let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -245,20 +313,21 @@ impl Server {
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(HTTP2_PING)
-            .serve_connection(TokioIo::new(ClientStream::http2(stream, self.patience)), service);
+            .serve_connection(TokioIo::new(ClientStream::http2(stream, place.patience)), service);
         tokio::pin!(connection);
         tokio::select! {
             biased;
             _ = &mut connection => return,
             () = self.lifecycle.reached(Phase::Draining) => {}
-            () = exchanges.unused(self.patience) => {}
+            () = exchanges.unused(place.patience) => {}
+            () = sleep(HASTE), if place.is_last => {}
         }
         // GOAWAY: streams that are open, or on their way, are still answered.
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = &mut connection => {}
             // A client that keeps the connection open all the same has nothing more to get here.
-            () = exchanges.unused(self.patience) => {}
+            () = exchanges.unused(place.patience) => {}
         }
     }
 }
@@ -349,7 +418,8 @@ mod tests {
         let metrics = Metrics::new(None, false).unwrap();
         let app = App::around(vec![], Guarded::default(), &config, lifecycle.clone(), metrics).unwrap();
         let patience = Patience { head: LAST_WORDS, idle: LAST_WORDS, write: LAST_WORDS };
-        Server { app, lifecycle, trusted_proxies: vec![], patience, connections: TaskTracker::new() }
+        let (connections, places) = (TaskTracker::new(), Places::new(1));
+        Server { app, lifecycle, trusted_proxies: vec![], patience, connections, places }
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ use ring::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     process::Command,
 };
 use tokio_rustls::{
@@ -55,7 +55,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::{
     databases::{Database, Kind},
-    support::{PATIENCE, Reply, Server, request},
+    support::{PATIENCE, Reply, Server, hold, listen, request, silent_port},
 };
 
 pub(crate) const AUDIENCE: &str = "math";
@@ -208,11 +208,11 @@ impl Drop for TestIssuer {
 
 impl TestIssuer {
     pub(crate) async fn start(keys: &[&Signer]) -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), keys, None).await
+        Self::at(silent_port(), keys, None)
     }
 
-    async fn at(address: SocketAddr, keys: &[&Signer], tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+    fn at(port: TcpSocket, keys: &[&Signer], tls: Option<TlsAcceptor>) -> Self {
+        let listener = listen(port);
         let address = listener.local_addr().unwrap();
         let url = match &tls {
             Some(_) => format!("https://localhost:{}/realm", address.port()),
@@ -229,6 +229,13 @@ impl TestIssuer {
         let script = Arc::new(Mutex::new(script));
         let serving = tokio::spawn(Self::serve(listener, tls, script.clone(), url.clone()));
         Self { address, url, script, serving }
+    }
+
+    /// Goes down, and leaves its port.
+    async fn stop(mut self) -> TcpSocket {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+        hold(self.address)
     }
 
     async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, script: Arc<Mutex<Script>>, url: String) {
@@ -693,11 +700,11 @@ async fn many_callers_at_once_cause_one_fetch() {
 #[tokio::test]
 async fn an_issuer_that_is_down_at_first_is_found_when_it_is_up() {
     let signer = Signer::new("ES256", "1");
-    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let sign_in = SignIn::at(&format!("http://{address}/realm"));
+    let port = silent_port();
+    let sign_in = SignIn::at(&format!("http://{}/realm", port.local_addr().unwrap()));
     let token = signer.token(&sign_in.claims());
     sign_in.is_unavailable(&token).await;
-    let issuer = TestIssuer::at(address, &[&signer], None).await;
+    let issuer = TestIssuer::at(port, &[&signer], None);
     sign_in.is_unavailable(&token).await;
     assert_eq!(issuer.attempts(), 0, "it is not asked again at once");
     sign_in.pass(PAUSE);
@@ -711,8 +718,7 @@ async fn known_keys_are_good_for_a_day_when_the_issuer_goes_down() {
     let sign_in = SignIn::with(&issuer);
     let token = signer.token(&sign_in.claims());
     sign_in.accepts(&token).await;
-    let address = issuer.address;
-    drop(issuer);
+    let port = issuer.stop().await;
     sign_in.pass(STALE - Duration::from_secs(1));
     sign_in.accepts(&token).await;
     // Its fetch failed just now; a token with another key cannot do with the old ones.
@@ -720,7 +726,7 @@ async fn known_keys_are_good_for_a_day_when_the_issuer_goes_down() {
     sign_in.refuses(&other.token(&sign_in.claims()), "the token's key is unknown").await;
     sign_in.pass(Duration::from_secs(1));
     sign_in.is_unavailable(&token).await;
-    let _issuer = TestIssuer::at(address, &[&signer], None).await;
+    let _issuer = TestIssuer::at(port, &[&signer], None);
     sign_in.pass(PAUSE);
     sign_in.accepts(&token).await;
 }
@@ -882,7 +888,7 @@ async fn a_private_authority_is_trusted_if_ssl_cert_file_names_it() {
             )
             .unwrap();
     let tls = TlsAcceptor::from(Arc::new(config));
-    let issuer = TestIssuer::at("127.0.0.1:0".parse().unwrap(), &[&signer], Some(tls)).await;
+    let issuer = TestIssuer::at(silent_port(), &[&signer], Some(tls));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (trusted, other) = (folder.join("issuer.pem"), folder.join("other.pem"));
     std::fs::write(&trusted, cert.pem()).unwrap();

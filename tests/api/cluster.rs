@@ -40,7 +40,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
-use crate::support::{PATIENCE, Reply, Server, addition, request};
+use crate::support::{PATIENCE, Reply, Server, addition, request, silent_port};
 
 const NAME: &str = "math";
 const REGION: &str = "eu-west-2";
@@ -623,8 +623,8 @@ const NOTHING: [(&str, &str); 3] = [
 
 #[tokio::test]
 async fn a_cluster_that_cannot_be_reached_is_nothing_to_the_other_routes() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let eks = format!("http://{gone}");
+    let nobody = silent_port();
+    let eks = format!("http://{}", nobody.local_addr().unwrap());
     let settings = [
         ("EKS_CLUSTER_NAME", NAME),
         ("AWS_ENDPOINT_URL_EKS", &eks),

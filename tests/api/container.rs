@@ -371,6 +371,118 @@ async fn a_reader_of_stdout_that_stops_reading_does_not_stop_the_service() {
     }
 }
 
+/// A request that leaves its connection open, and what the server says to it.
+async fn asks(stream: &mut TcpStream, path: &str) -> String {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
+    answer(stream).await
+}
+
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    let mut part = [0; 16 * 1024];
+    let is_whole = |answer: &str| {
+        answer.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            body.len() == length.parse::<usize>().unwrap()
+        })
+    };
+    while !is_whole(&answer) {
+        let read = timeout(PATIENCE, stream.read(&mut part)).await.expect("an answer").unwrap();
+        assert!(read > 0, "it ends too early: {answer}");
+        answer.push_str(std::str::from_utf8(&part[..read]).unwrap());
+    }
+    answer
+}
+
+const ADDITION: &[u8] =
+    b"POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{\"a\":1,\"b\":2}";
+
+fn is_last(answer: &str) -> bool {
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    answer.contains("\r\nconnection: close\r\n")
+}
+
+#[tokio::test]
+async fn beyond_the_most_connections_a_client_waits_for_the_end_of_another() {
+    let server = Server::start(&[ENDLESS[0], ENDLESS[1], ("MAX_CONNECTIONS", "2")]).await;
+    let mut first = connect(server.address).await;
+    assert!(!is_last(&asks(&mut first, "/livez").await));
+    let mut second = connect(server.address).await;
+    second.write_all(ADDITION).await.unwrap();
+    server.logged("Received addition request", 1).await;
+    let mut third = connect(server.address).await;
+    third.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+    // Whoever is in goes on; a hundred answers are time enough for the third to get its own.
+    for _ in 0..100 {
+        let metrics = asks(&mut first, "/metrics").await;
+        assert!(!is_last(&metrics) && metrics.contains("\nhttp_server_open_connections 2\n"), "{metrics}");
+    }
+    let unanswered = third.try_read(&mut [0; 1]).expect_err("nobody has accepted it");
+    assert_eq!(unanswered.kind(), std::io::ErrorKind::WouldBlock);
+    drop(second);
+    assert!(is_last(&answer(&mut third).await), "it is served, and leaves the place to others");
+    assert!(!is_last(&asks(&mut first, "/livez").await));
+}
+
+#[tokio::test]
+async fn probes_are_answered_beside_as_many_idle_and_silent_clients_as_there_may_be() {
+    // Neither limit makes a place free while this test runs.
+    let limits = [("KEEP_ALIVE_TIMEOUT", "600s"), ("HEADER_READ_TIMEOUT", "600s")];
+    let server = Server::start(&[limits[0], limits[1], ("MAX_CONNECTIONS", "20")]).await;
+    let mut idle = Vec::new();
+    for _ in 0..18 {
+        let mut stream = connect(server.address).await;
+        assert!(!is_last(&asks(&mut stream, "/livez").await));
+        idle.push(stream);
+    }
+    for _ in 0..50 {
+        assert!(is_last(&asks(&mut connect(server.address).await, "/livez").await));
+    }
+    // Who takes the last places and says nothing, or half of it, is sent away soon.
+    let mut silent =
+        [connect(server.address).await, connect(server.address).await, connect(server.address).await];
+    silent[1].write_all(b"GET / HTTP/1.1\r\nhost: h\r\n").await.unwrap();
+    silent[2].write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    assert!(is_last(&asks(&mut connect(server.address).await, "/readyz").await));
+    for mut silent in silent {
+        rest(&mut silent).await;
+    }
+    // Over HTTP/2 it is GOAWAY that says so, in time, and however much is asked.
+    let (mut sender, connection) = http2(server.address).await;
+    let busy = async {
+        while sender.ready().await.is_ok() {
+            let get = hyper::Request::get("http://h/livez").body(Full::default()).unwrap();
+            let _ = sender.send_request(get).await;
+        }
+    };
+    timeout(PATIENCE, busy).await.expect("it is told to leave");
+    let _ = timeout(PATIENCE, connection).await.expect("it is closed");
+    for mut idle in idle {
+        assert!(!is_last(&asks(&mut idle, "/livez").await), "who was there first stays");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_place_when_the_drain_begins_is_answered() {
+    let settings = [("MAX_CONNECTIONS", "2"), ("ADD_DELAY", "1s"), ("DRAIN_TIMEOUT", "50s")];
+    let server = Server::start(&settings).await;
+    let mut idle = connect(server.address).await;
+    assert!(!is_last(&asks(&mut idle, "/livez").await));
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(server.address).await;
+        client.write_all(ADDITION).await.unwrap();
+        clients.push(client);
+    }
+    server.logged("Received addition request", 1).await;
+    server.signal(rustix::process::Signal::TERM);
+    for mut client in clients {
+        assert!(is_last(&answer(&mut client).await));
+    }
+    drop(idle);
+    assert_eq!(server.exit().await.0.code(), Some(0));
+}
+
 /// The number of slow clients.
 const SLOW: usize = 2000;
 

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, timeout},
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     databases::{Database, Folder, Kind, postgres, postgres_authority, postgres_url},
-    support::{PATIENCE, Reply, Server, addition, request, server_command},
+    support::{PATIENCE, Reply, Server, addition, hold, listen, request, server_command, silent_port},
 };
 
 const KEY: &str = "0123456789-0123456789-0123456789";
@@ -107,6 +107,26 @@ enum Mode {
     Stall,
 }
 
+/// Nobody else's, listened on or not.
+enum Port {
+    Listening(TcpListener),
+    Silent(TcpSocket),
+}
+
+impl Port {
+    fn listening(self, listens: bool) -> Self {
+        match self {
+            Self::Silent(socket) if listens => Self::Listening(listen(socket)),
+            Self::Listening(listener) if !listens => {
+                let address = listener.local_addr().unwrap();
+                drop(listener);
+                Self::Silent(hold(address))
+            }
+            same => same,
+        }
+    }
+}
+
 /// Stands between the service and its store.
 struct Proxy {
     address: SocketAddr,
@@ -115,32 +135,27 @@ struct Proxy {
 
 impl Proxy {
     async fn before(store: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let socket = silent_port();
+        let address = socket.local_addr().unwrap();
         let (mode, seen) = watch::channel(Mode::Pass);
-        tokio::spawn(Self::serve(listener, store, seen));
+        tokio::spawn(Self::serve(socket, store, seen));
         Self { address, mode }
     }
 
-    async fn serve(listener: TcpListener, store: SocketAddr, mut mode: watch::Receiver<Mode>) {
-        let address = listener.local_addr().unwrap();
-        let (mut listener, mut connections) = (Some(listener), JoinSet::new());
+    async fn serve(socket: TcpSocket, store: SocketAddr, mut mode: watch::Receiver<Mode>) {
+        let (mut port, mut connections) = (Port::Silent(socket), JoinSet::new());
         let held = Arc::new(Mutex::new(Vec::new()));
         loop {
             let now = *mode.borrow_and_update();
-            match now {
-                Mode::Refuse => listener = None,
-                _ if listener.is_none() => listener = Some(TcpListener::bind(address).await.unwrap()),
-                _ => {}
-            }
+            port = port.listening(now != Mode::Refuse);
             if matches!(now, Mode::Cut | Mode::Refuse) {
                 connections.shutdown().await;
                 held.lock().unwrap().clear();
             }
             let accepted = async {
-                match &listener {
-                    Some(listener) => listener.accept().await.unwrap().0,
-                    None => std::future::pending().await,
+                match &port {
+                    Port::Listening(listener) => listener.accept().await.unwrap().0,
+                    Port::Silent(_) => std::future::pending().await,
                 }
             };
             tokio::select! {

@@ -16,12 +16,32 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    net::TcpStream,
+    net::{TcpListener, TcpSocket, TcpStream},
     process::{Child, Command},
 };
 
 /// Long enough for the slowest machine; a test that gets here has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port of a test's own where nobody listens: connections are refused until the socket does. A port that is only known to
+/// have been free may be another test's by then, which would get what was meant for nobody.
+pub(crate) fn silent_port() -> TcpSocket {
+    hold(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// The same for a port that nobody listens on any more.
+pub(crate) fn hold(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Connections of whoever listened may not have ended.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
+/// From now on somebody does.
+pub(crate) fn listen(socket: TcpSocket) -> TcpListener {
+    socket.listen(1024).unwrap()
+}
 
 /// The Lambda binary.
 pub(crate) fn lambda_binary() -> &'static Path {

@@ -93,6 +93,7 @@ def test_the_limits_are_those_of_the_files(base, overlay, known_settings, templa
     assert limit("pods, base") == str(pods)
     assert limit("nodes") == str(read_yaml("cluster-config.yaml")["managedNodeGroups"][0]["maxSize"])
     assert limit("requests under way in a pod") == base.env()["MAX_IN_FLIGHT"]
+    assert limit("connections of a pod") == base.env()["MAX_CONNECTIONS"]
     throttling = template["Resources"]["MathServiceApi"]["Properties"]["DefaultRouteSettings"]
     assert limit("requests a second, HTTP API") == f"{throttling['ThrottlingRateLimit']}, in bursts {throttling['ThrottlingBurstLimit']}"
     on_lambda = template["Resources"]["MathServiceFunction"]["Properties"]["Environment"]["Variables"]["REQUEST_TIMEOUT"]

@@ -115,6 +115,30 @@ def waiting_request_bytes() -> tuple[int, int]:
     return int(waiting) * 1000, int(largest) * 1000
 
 
+def most_memory(manifests) -> tuple[int, int, int]:
+    """Requests at once, connections beside them, and the bytes that all of them hold, by the base's own comments."""
+    text = (ROOT / "k8s/base/deployment.yaml").read_text()
+    idle, unfinished = (int(re.search(words, text)[1]) for words in [r"measured at (\d+) MB when idle", r"it holds (\d+) KB at most"])
+    requests, connections = (int(manifests.env()[name]) for name in ["MAX_IN_FLIGHT", "MAX_CONNECTIONS"])
+    beside = connections - requests
+    return requests, beside, idle * 10**6 + requests * waiting_request_bytes()[1] + beside * unfinished * 1000
+
+
+def test_as_many_connections_as_there_may_be_fit_into_the_memory_limit(manifests):
+    requests, beside, needed = most_memory(manifests)
+    assert needed < bytes_of(manifests.container()["resources"]["limits"]["memory"])
+    # So requests that wait, each on a connection of its own, leave the last tenth of the places to others.
+    assert 0.9 * (requests + beside) > requests
+
+
+def test_the_bases_arithmetic_of_connections_is_right(base):
+    requests, beside, needed = most_memory(base)
+    limit = bytes_of(base.container()["resources"]["limits"]["memory"])
+    text = re.sub(r"\n +# ", " ", (ROOT / "k8s/base/deployment.yaml").read_text())
+    stated = f"With 9 MB of the process's own, {requests} of the former and {beside} of these are {needed // 10**6} MB of the limit's {limit // 10**6}."
+    assert stated in text
+
+
 def test_cpu_load_has_small_pods_and_half_a_cpu_each(overlay):
     cpu_load = overlay("cpu-load")
     assert cpu_load.container()["resources"]["limits"] == {"cpu": "500m", "memory": "512Mi"}

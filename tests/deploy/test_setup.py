@@ -623,6 +623,16 @@ def test_jobs_access_lets_the_function_in_that_was_deployed_for_this_cluster(run
     assert running.state["entries"] == {}
 
 
+def test_jobs_access_lets_the_function_of_another_stack_in(running):
+    running.have(stacks={CLUSTER_STACK: "CREATE_COMPLETE", "another": "CREATE_COMPLETE"}, function_for=",math-service-cluster@eu-west-2,,")
+    assert "by the stack math-service" in running.succeed("jobs-access").stdout
+    assert running.state["entries"].keys() == {PODS_ROLE}
+    running.succeed("jobs-access", STACK="another")
+    assert running.state["entries"].keys() == {PODS_ROLE, FUNCTION_ROLE}
+    running.succeed("jobs-access-down", STACK="another")
+    assert running.state["entries"] == {}
+
+
 @pytest.mark.parametrize("clusters", [",math-service-cluster-2@eu-west-2,,", ",math-service-cluster@us-east-1,a@eu-west-2,"])
 def test_a_function_for_another_cluster_or_none_stays_out(running, clusters):
     running.have(stacks={CLUSTER_STACK: "CREATE_COMPLETE"})

@@ -79,7 +79,8 @@ def test_a_setting_that_cannot_be_used_is_not_tried_again():
 def test_it_gets_the_memory_that_a_pod_gets_and_admits_as_many_requests(base):
     (memory,) = options("Service")["MemoryMax"]
     assert bytes_of(memory + "i") == bytes_of(base.container()["resources"]["limits"]["memory"])
-    assert environment()["MAX_IN_FLIGHT"] == base.env()["MAX_IN_FLIGHT"]
+    for setting in ["MAX_IN_FLIGHT", "MAX_CONNECTIONS"]:
+        assert environment()[setting] == base.env()[setting]
 
 
 def test_the_page_installs_the_files_that_are_here_where_the_unit_expects_them():

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends at the first surprise")]
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
 };
+
+use serde_json::Value;
 
 fn lab(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_math-lab"))
@@ -176,21 +178,16 @@ struct Service {
 
 impl Service {
     fn start(delay: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new(env!("CARGO_BIN_EXE_math-service"))
-            .env("HOST", "127.0.0.1")
-            .env("PORT", port.to_string())
-            .env("ADD_DELAY", delay)
-            .stdout(Stdio::null())
+        let mut process = Command::new(env!("CARGO_BIN_EXE_math-service"))
+            .envs([("HOST", "127.0.0.1"), ("PORT", "0"), ("ADD_DELAY", delay)])
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let service = Self { process, url: format!("http://127.0.0.1:{port}") };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the service does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        service
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        // Its first line says where it listens; the others are nobody's.
+        let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, url: format!("http://{}", first["address"].as_str().unwrap()) }
     }
 }
 

@@ -35,7 +35,18 @@ openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 
 chmod 600 server.key
 [[ ${#as[@]} -eq 0 ]] || chown "$user" server.key server.crt
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# Below those that systems give to whoever wants any port: no test's listener takes it before the server does.
+port=$(
+  python3 <<'END'
+import contextlib, random, socket
+port = None
+while port is None:
+    with socket.socket() as free, contextlib.suppress(OSError):
+        free.bind(("127.0.0.1", random.randrange(20000, 30000)))
+        port = free.getsockname()[1]
+print(port)
+END
+)
 # The tests kill the service, never this server: it need not survive a loss of power.
 "${as[@]}" "$bin/postgres" -D "$folder/data" -k "$folder" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off \
   -c max_connections=200 -c ssl=on -c ssl_cert_file="$folder/server.crt" -c ssl_key_file="$folder/server.key" \

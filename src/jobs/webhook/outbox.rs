@@ -18,7 +18,7 @@ use crate::{
     jobs::watch::Follow,
     problem::Problem,
     store::{
-        ledger::Ledger,
+        ledger::{Ledger, kept_until},
         records::{Change, Query, Record},
     },
 };
@@ -164,7 +164,7 @@ impl Outbox {
     /// A message that is due at `place`. It outlives its attempts, however short the history is kept: who could not be told
     /// must be found among the dead letters.
     fn waiting(&self, message: &Message, place: u64) -> Result<Record, serde_json::Error> {
-        let keep_until = (message.since + millis(GIVEN_UP_AFTER + DEAD_LETTERS_KEPT)) / 1000;
+        let keep_until = kept_until(message.since, GIVEN_UP_AFTER + DEAD_LETTERS_KEPT);
         message.record(waiting(&self.cluster), place, Some(keep_until))
     }
 
@@ -172,8 +172,8 @@ impl Outbox {
         let now = self.ledger.now();
         tracing::warn!(id = message.id, attempts = message.attempts, reason, "Gave up a webhook");
         let message = Message { reason: Some(reason), ..message };
-        let keep_until = Some((now + millis(DEAD_LETTERS_KEPT)) / 1000);
-        message.record(dead(&self.cluster), now, keep_until).map(Change::Put)
+        let keep_until = kept_until(now, DEAD_LETTERS_KEPT);
+        message.record(dead(&self.cluster), now, Some(keep_until)).map(Change::Put)
     }
 }
 

@@ -17,8 +17,9 @@ use math_service::{
         watch::{Event, Watch},
     },
     store::{
+        self, Seconds, SequenceId, Step, Store, StoreError,
         ledger::Ledger,
-        records::{Change, Log, Name, Query, Record},
+        records::{Change, Log, Name, Page, Query, Record, Records},
         state::State,
     },
     telemetry::metrics::Metrics,
@@ -156,7 +157,7 @@ struct World {
     seconds: Arc<AtomicU64>,
     /// Of the cluster.
     identity: Arc<Mutex<String>>,
-    _database: Database,
+    database: Database,
 }
 
 impl World {
@@ -178,7 +179,7 @@ impl World {
             outbox: None,
             figures,
         };
-        Some(Self { api, kubernetes, watch, metrics, seconds, identity, _database: database })
+        Some(Self { api, kubernetes, watch, metrics, seconds, identity, database })
     }
 
     fn kubernetes(api: &Arc<Mutex<Api>>) -> (Kubernetes, Cluster) {
@@ -191,11 +192,15 @@ impl World {
     }
 
     fn ledger(database: &Database, seconds: &Arc<AtomicU64>) -> Ledger {
+        Self::ledger_in(database.open(), seconds)
+    }
+
+    fn ledger_in(store: Arc<dyn store::Database>, seconds: &Arc<AtomicU64>) -> Ledger {
         let seconds = seconds.clone();
         let clock: Clock =
             Arc::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::Relaxed)));
         let config = Config::from_env(|_| None).unwrap();
-        Ledger::new(State::around(&config, database.open()), Duration::from_secs(3600), clock)
+        Ledger::new(State::around(&config, store), Duration::from_secs(3600), clock)
     }
 
     fn api(&self) -> std::sync::MutexGuard<'_, Api> {
@@ -263,6 +268,61 @@ impl World {
             .iter()
             .map(|item| (text(&item["uid"]), text(&item["status"])))
             .collect()
+    }
+}
+
+/// A store that refuses to write one record: the next of the kind that is named, if one is.
+struct Refusing {
+    store: Arc<dyn store::Database>,
+    kind: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Refusing {
+    fn refuses(&self, name: &Name) -> bool {
+        let is_of = |kind: &mut &str| name.as_str().starts_with(&format!("{kind}/"));
+        self.kind.lock().unwrap().take_if(is_of).is_some()
+    }
+}
+
+fn refused<'a, T: Send + 'a>() -> store::Answer<'a, T> {
+    Box::pin(async { Err(StoreError::new("it writes no such thing")) })
+}
+
+impl Records for Refusing {
+    fn enter(&self, entry: Record, changes: Vec<Change>, now: Seconds) -> store::Answer<'_, bool> {
+        let is_refused = self.refuses(&entry.name);
+        if is_refused { refused() } else { self.store.enter(entry, changes, now) }
+    }
+
+    fn change(&self, changes: Vec<Change>) -> store::Answer<'_, ()> {
+        let is_refused = changes.iter().any(|change| self.refuses(change.name()));
+        if is_refused { refused() } else { self.store.change(changes) }
+    }
+
+    fn read(&self, query: Query) -> store::Answer<'_, Page> {
+        self.store.read(query)
+    }
+
+    fn forget(&self, now: Seconds, at_most: u32) -> store::Answer<'_, u64> {
+        self.store.forget(now, at_most)
+    }
+}
+
+impl Store for Refusing {
+    fn next(&self, step: Step) -> store::Answer<'_, Option<u64>> {
+        self.store.next(step)
+    }
+
+    fn current(&self, sequence: SequenceId, now: Seconds) -> store::Answer<'_, Option<u64>> {
+        self.store.current(sequence, now)
+    }
+
+    fn reset(&self, sequence: SequenceId) -> store::Answer<'_, ()> {
+        self.store.reset(sequence)
+    }
+
+    fn remove_expired(&self, now: Seconds, at_most: u32) -> store::Answer<'_, u64> {
+        self.store.remove_expired(now, at_most)
     }
 }
 
@@ -501,6 +561,41 @@ async fn what_comes_and_goes_after_a_list_was_cut_short_is_told() {
 }
 
 #[tokio::test]
+async fn of_which_version_a_list_is_is_stored_before_anything_of_it() {
+    in_every_store(async |mut world: World| {
+        let (kind, store) = (Arc::<Mutex<_>>::default(), world.database.open());
+        let store = Arc::new(Refusing { store, kind: Arc::clone(&kind) });
+        world.watch.ledger = World::ledger_in(store, &world.seconds);
+        let fails = async |written: &'static str| {
+            *kind.lock().unwrap() = Some(written);
+            // Again where a slow disk was the reason.
+            while kind.lock().unwrap().is_some() {
+                world.watch.catch_up().await.expect_err(written);
+            }
+        };
+        world.api().put("u-1", json!({}));
+        fails("watch").await;
+        assert_eq!(world.history().await, [], "nobody would know which list this is of");
+        world.api().put("u-2", json!({}));
+        fails("transition").await;
+        assert_eq!(world.history().await, []);
+        // Only who knows of which version that list was learns of these.
+        world.api().delete("u-2");
+        world.api().put("u-3", running());
+        world.api().delete("u-3");
+        world.catches_up().await;
+        world
+            .has_told(&[
+                ("u-1", &["pending"][..]),
+                ("u-2", &["pending", "gone"]),
+                ("u-3", &["pending", "running", "gone"]),
+            ])
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_list_that_was_cut_short_too_long_ago_is_made_anew() {
     in_every_store(async |world: World| {
         world.lists_one_page(500, "InternalError", "gone away").await;
@@ -536,26 +631,30 @@ async fn metrics_count_what_was_written_once_and_say_when_all_was_last_well() {
     let shown = |name: &str| {
         let text = String::from_utf8(world.metrics.render().unwrap()).unwrap();
         let line = format!("{name}{{cluster=\"{}\"}} ", world.watch.cluster.name());
-        let value = text.lines().find_map(|l| l.strip_prefix(&line)).expect(&text);
-        value.parse::<u64>().unwrap()
+        text.lines().find_map(|l| l.strip_prefix(&line)).map(|value| value.parse::<u64>().unwrap())
     };
     let (entries, success) = ("jobs_history_entries_total", "jobs_watch_last_success_timestamp_seconds");
-    assert_eq!((shown(entries), shown(success), shown("jobs_watch_lease_held")), (0, 0, 0));
+    assert_eq!((shown(entries), shown("jobs_watch_lease_held")), (Some(0), Some(0)));
+    world.watch.run(std::future::ready(())).await;
+    assert_eq!(shown(success), None, "nobody is to watch: no alarm may wait for it");
+    let to_watch = Watch { lease_namespace: Some("ours".to_owned()), ..world.watch.clone() };
+    to_watch.run(std::future::ready(())).await;
+    assert_eq!(shown(success), Some(0));
     world.api().put("u-1", json!({}));
     world.catches_up().await;
-    assert_eq!((shown(entries), shown(success)), (1, NOW));
+    assert_eq!((shown(entries), shown(success)), (Some(1), Some(NOW)));
     world.seconds.fetch_add(60, Ordering::Relaxed);
     world.api().put("u-1", running());
     world.api().is_away = true;
     world.watch.catch_up().await.unwrap_err();
-    assert_eq!((shown(entries), shown(success)), (1, NOW), "that went wrong");
+    assert_eq!((shown(entries), shown(success)), (Some(1), Some(NOW)), "that went wrong");
     world.api().is_away = false;
     // Another replica is first.
     let cluster = world.watch.cluster.clone();
     let other = Watch { figures: figures(&cluster).1, ..world.watch.clone() };
     patiently(async || other.catch_up().await).await;
     world.catches_up().await;
-    assert_eq!((shown(entries), shown(success)), (1, NOW + 60));
+    assert_eq!((shown(entries), shown(success)), (Some(1), Some(NOW + 60)));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Who asked for it is told when a Job has ended: on a receiver of the test's own, over TLS.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -35,11 +35,14 @@ use math_service::{
 use ring::hmac;
 use rustls::{RootCertStore, pki_types::PrivateKeyDer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Answer, IMAGE, Kubernetes, Service, Setup, figures, ledger, patiently};
-use crate::access::{Folder, NOW};
+use crate::{
+    access::{Folder, NOW},
+    support::{listen, silent_port},
+};
 
 const JOBS: &str = "/api/v1/namespaces/jobs-a/jobs";
 const SECRET: [u8; 32] = [7; 32];
@@ -64,7 +67,8 @@ struct Receiver {
     answer: Arc<Mutex<Told>>,
     got: Arc<Mutex<Vec<Got>>>,
     connections: Arc<AtomicU64>,
-    held: Option<std::net::TcpListener>,
+    /// Until it listens.
+    port_held: Option<TcpSocket>,
 }
 
 impl Receiver {
@@ -82,7 +86,7 @@ impl Receiver {
                 .with_no_client_auth()
                 .with_single_cert(vec![cert.der().clone()], key)
                 .unwrap();
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = silent_port();
         let port = socket.local_addr().unwrap().port();
         Self {
             port,
@@ -91,7 +95,7 @@ impl Receiver {
             answer: Arc::new(Mutex::new((204, None))),
             got: Arc::default(),
             connections: Arc::default(),
-            held: Some(socket),
+            port_held: Some(socket),
         }
     }
 
@@ -102,9 +106,7 @@ impl Receiver {
     }
 
     fn listen(&mut self) {
-        let listener = self.held.take().unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let listener = TcpListener::from_std(listener).unwrap();
+        let listener = listen(self.port_held.take().unwrap());
         let (acceptor, answer, got, connections) =
             (self.acceptor.clone(), self.answer.clone(), self.got.clone(), self.connections.clone());
         tokio::spawn(async move {
@@ -175,7 +177,9 @@ fn webhooks(folder: &Folder, hosts: &str) -> Webhooks {
 fn world(receiver: &Receiver, resolve: Resolve, may_reach: fn(IpAddr) -> bool) -> World {
     let (folder, seconds) = (Folder::new(), Arc::new(AtomicU64::new(NOW)));
     let hands = seconds.clone();
-    let clock = Arc::new(move || UNIX_EPOCH + Duration::from_secs(hands.load(Ordering::Relaxed)));
+    // Never at the beginning of a second: nothing may be forgotten a part of one too early.
+    let part = Duration::from_millis(1);
+    let clock = Arc::new(move || UNIX_EPOCH + part + Duration::from_secs(hands.load(Ordering::Relaxed)));
     let ledger = ledger(&format!("sqlite://{}", folder.path().join("state.db").display()), clock);
     let webhooks = webhooks(&folder, &format!("{HOST}:{}", receiver.port));
     let sender = Sender::with(resolve, may_reach, receiver.roots.clone());
@@ -372,17 +376,12 @@ async fn a_job_that_ends_is_told_once_and_signed() {
 #[tokio::test]
 async fn a_receiver_that_is_down_for_a_minute_is_told_soon_after() {
     let mut receiver = Receiver::new(HOST);
-    // Who only does not accept has not refused.
-    let socket = receiver.held.take().unwrap();
-    let address: SocketAddr = socket.local_addr().unwrap();
-    drop(socket);
     let world = near(&receiver);
     let message = world.put(&receiver.url()).await;
     let mut delivered = None;
     for second in 0..180 {
         world.seconds.store(NOW + second, Ordering::Relaxed);
         if second == 60 {
-            receiver.held = Some(std::net::TcpListener::bind(address).unwrap());
             receiver.listen();
         }
         world.deliver().await;
@@ -459,8 +458,10 @@ async fn after_a_day_or_where_nobody_wants_it_a_message_is_a_dead_letter() {
         "{reasons:?}"
     );
     assert_eq!(receiver.got(), attempts + 1);
-    // A week later nothing is left.
-    world.seconds.fetch_add(8 * 24 * 60 * 60, Ordering::Relaxed);
+    // The first was given up hours before these two.
+    world.seconds.fetch_add(7 * 24 * 60 * 60, Ordering::Relaxed);
+    assert_eq!(world.dead_letters().await.as_array().unwrap().len(), 2, "a week is not over before its end");
+    world.seconds.fetch_add(1, Ordering::Relaxed);
     assert_eq!(world.dead_letters().await, json!([]));
     assert!(world.folder.path().join("state.db").exists());
 }
