@@ -331,8 +331,7 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env`].
     pub fn from_process_env() -> Result<Self, ConfigError> {
-        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-        Self::from_env(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+        Self::from_env(process_env)
     }
 
     /// What no single value shows.
@@ -419,6 +418,12 @@ impl AwsEnvironment {
             eks_endpoint: env.given("AWS_ENDPOINT_URL_EKS").or_else(|| env.given("AWS_ENDPOINT_URL")),
         }
     }
+}
+
+/// A variable of the process's own environment.
+pub(crate) fn process_env(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A setting that cannot be used: one line that names the variable.
