@@ -79,6 +79,12 @@ deny: $(CARGO_DENY) ## Dependencies: licences, one TLS stack, no duplicates, whe
 	@echo '== deny: dependencies'
 	CARGO_DENY='$(CARGO_DENY)' scripts/deny.sh
 
+.PHONY: openapi
+openapi: ## Renew src/http/openapi.json, which is served, from the handlers' attributes
+	@mkdir -p target
+	cargo run --quiet --example openapi > target/openapi.json
+	mv target/openapi.json src/http/openapi.json
+
 .PHONY: postgres
 postgres: ## Install Debian's PostgreSQL server, which the tests start for themselves
 	apt-get update --quiet

@@ -34,6 +34,8 @@ edit() {
   for lock in $(git ls-files '*Cargo.lock'); do
     edit "$lock" '/^name = / { ours = ($3 == "\"math-service\"") } ours && /^version = / { $0 = "version = \"" new "\"" } { print }'
   done
+  # The document that is served, whose first version is the service's.
+  edit src/http/openapi.json '!done && $0 == "\"version\": \"" old "\"" { $0 = "\"version\": \"" new "\""; done = 1 } { print }'
   # The commands that people copy.
   edit README.md '{ n = index($0, "VERSION=" old " "); if (n) $0 = substr($0, 1, n + 7) new substr($0, n + 8 + length(old)); print }'
   edit CHANGELOG.md "/^## Unreleased\$/ { print; print \"\"; print \"## \" new \" - $(date -u +%F)\"; next } { print }"

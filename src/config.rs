@@ -441,6 +441,13 @@ impl AwsEnvironment {
     }
 }
 
+/// A variable of the process's own environment, where Lambda puts what is no setting.
+#[cfg(all(feature = "aws", not(feature = "aws-chain")))]
+pub(crate) fn process_env(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 /// A setting that cannot be used: one line that names the variable.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {

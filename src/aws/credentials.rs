@@ -1,9 +1,8 @@
-//! Who the process is to AWS: the SDKs' standard chain, which is the environment (Lambda), profiles, web identity
-//! (IRSA), the agents of ECS and EKS Pod Identity, and IMDSv2.
+//! Who the process is to AWS: the SDKs' standard chain, which is the environment, profiles, web identity (IRSA), the agents
+//! of ECS and EKS Pod Identity, and IMDSv2; without the feature `aws-chain`, which the function lacks, the environment.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::{
     ProvideCredentials, SharedCredentialsProvider, error::CredentialsError as Missing,
 };
@@ -11,7 +10,7 @@ use tokio::{sync::OnceCell, task::JoinError};
 
 pub use aws_credential_types::Credentials;
 
-use super::{lookup::Lookup, sdk};
+use super::lookup::Lookup;
 use crate::auth::Clock;
 
 /// Longest time until the chain has found credentials.
@@ -93,15 +92,29 @@ pub fn are_same(one: &Credentials, other: &Credentials) -> bool {
         && one.session_token() == other.session_token()
 }
 
-/// The chain.
+#[cfg(feature = "aws-chain")]
 async fn standard(region: String) -> Result<SharedCredentialsProvider, CredentialsError> {
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region))
-        .http_client(sdk::client())
-        .load()
-        .await;
     let none = || CredentialsError::new(Missing::not_loaded_no_source());
-    config.credentials_provider().ok_or_else(none)
+    super::sdk::chain(region).await.ok_or_else(none)
+}
+
+#[cfg(not(feature = "aws-chain"))]
+async fn standard(_: String) -> Result<SharedCredentialsProvider, CredentialsError> {
+    environment(crate::config::process_env).map(SharedCredentialsProvider::new)
+}
+
+/// Credentials from the environment alone, where Lambda puts those of a function's role.
+///
+/// # Errors
+/// When a variable is missing or empty, which is named.
+pub fn environment(get: impl Fn(&str) -> Option<String>) -> Result<Credentials, CredentialsError> {
+    let get = |name| get(name).filter(|value| !value.is_empty());
+    let need = |name| {
+        let missing = || format!("{name} is not set, and this program looks in the environment alone");
+        get(name).ok_or_else(|| CredentialsError::new(Missing::not_loaded(missing())))
+    };
+    let (id, secret) = (need("AWS_ACCESS_KEY_ID")?, need("AWS_SECRET_ACCESS_KEY")?);
+    Ok(Credentials::new(id, secret, get("AWS_SESSION_TOKEN"), None, "environment"))
 }
 
 /// Why there are no credentials; its sources say more, for the log.
@@ -129,5 +142,39 @@ impl fmt::Display for CredentialsError {
 impl Error for CredentialsError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::log;
+
+    fn among(set: &[(&str, &str)]) -> Result<Credentials, CredentialsError> {
+        environment(|name| set.iter().find(|(is, _)| *is == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn a_functions_environment_holds_its_credentials() {
+        let keys = [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let with_token = [keys[0], keys[1], ("AWS_SESSION_TOKEN", "token")];
+        for (set, token) in [(&with_token[..], Some("token")), (&keys, None)] {
+            let found = among(set).unwrap();
+            assert_eq!((found.access_key_id(), found.secret_access_key()), ("AKID", "secret"));
+            assert_eq!(found.session_token(), token);
+        }
+    }
+
+    #[test]
+    fn the_variable_that_is_missing_is_named() {
+        for (set, missing) in [
+            (&[][..], "AWS_ACCESS_KEY_ID"),
+            (&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "secret")], "AWS_ACCESS_KEY_ID"),
+            (&[("AWS_ACCESS_KEY_ID", "AKID")], "AWS_SECRET_ACCESS_KEY"),
+        ] {
+            let told = log::chain(&among(set).unwrap_err());
+            assert!(told.starts_with("no AWS credentials were found"), "{told}");
+            assert!(told.contains(&format!("{missing} is not set")), "{told}");
+        }
     }
 }

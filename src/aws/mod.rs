@@ -6,6 +6,7 @@
 pub mod credentials;
 pub mod http;
 pub mod lookup;
+#[cfg(feature = "aws-chain")]
 mod sdk;
 pub mod signature;
 

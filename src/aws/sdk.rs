@@ -1,8 +1,10 @@
-//! The HTTP client of AWS's credentials chain: the one that is here anyway. The SDK's own brings HTTP/2, proxies and a
-//! second set of authorities, which are half a megabyte of the function's bundle.
+//! AWS's chain of credentials, with the HTTP client that is here anyway: the SDK's own brings HTTP/2, proxies and a second
+//! set of authorities, which are half a megabyte of a binary.
 
 use std::time::Duration;
 
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::{
     http::{HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn},
     orchestrator::{HttpRequest, HttpResponse},
@@ -17,9 +19,14 @@ use super::http::{self, Http};
 /// Credentials are some kilobytes.
 const LONGEST_ANSWER: usize = 1024 * 1024;
 
+/// The chain; STS is asked in `region`.
+pub(super) async fn chain(region: String) -> Option<SharedCredentialsProvider> {
+    let config = aws_config::defaults(BehaviorVersion::latest());
+    config.region(Region::new(region)).http_client(client()).load().await.credentials_provider()
+}
+
 /// The client. The chain asks little, so each call has a connection of its own, with the timeouts that the chain wants for it.
-#[must_use]
-pub(super) fn client() -> SharedHttpClient {
+fn client() -> SharedHttpClient {
     http_client_fn(|timeouts, _| {
         let http = http::client(timeouts.connect_timeout());
         SharedHttpConnector::new(Connector { http, read_timeout: timeouts.read_timeout() })

@@ -12,7 +12,7 @@ use math_service::{
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Why it is not the system's: see the dependency in Cargo.toml.
-#[cfg(all(target_os = "linux", feature = "container"))]
+#[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

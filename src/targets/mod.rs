@@ -1,6 +1,8 @@
 //! What differs between the two ways to be called, and nothing else.
 
+#[cfg(feature = "listener")]
 mod client_stream;
+#[cfg(feature = "listener")]
 pub mod container;
 #[cfg(feature = "lambda")]
 pub mod event;

@@ -65,8 +65,7 @@ def test_the_bundle_is_one_small_static_program_for_this_machine(bundle, tmp_pat
         archive.write(bundle / "bootstrap", "bootstrap")
     size = (tmp_path / "bundle.zip").stat().st_size
     print(f"bundle: {size / MEGABYTE:.2f} MB zipped, {(bundle / 'bootstrap').stat().st_size / MEGABYTE:.2f} MB unpacked")
-    # More than half of it are Jobs on EKS (AWS's credentials, Kubernetes) and the lab.
-    assert size < 5.3 * MEGABYTE
+    assert size < 4 * MEGABYTE
 
 
 def test_the_bundle_lists_what_it_is_made_of(bundle, tmp_path):
