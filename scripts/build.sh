@@ -19,13 +19,12 @@ RUSTFLAGS="${RUSTFLAGS:-} -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=re
 RUSTFLAGS+=" --remap-path-prefix=$PWD=/src --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 export RUSTFLAGS SOURCE_DATE_EPOCH=0
 
-# The function has a profile of its own. Its code and constants lie so that what is alike stands together: zipped, it is a
-# twentieth smaller; what must be quick keeps the compiler's order. And it has one address, as Go's programs have: a start
-# would else write to 70 pages of constants to move them. Stack, heap and what is mapped are still wherever the kernel likes.
+# The function has a profile of its own, and one address, as Go's programs have: a start would else write to 70 pages of
+# constants to move them. Stack, heap and what is mapped are still wherever the kernel likes.
 profile=release
 if [[ $features == function ]]; then
   profile=function
-  RUSTFLAGS+=" -C link-arg=--bp-compression-sort=both -C relocation-model=static"
+  RUSTFLAGS+=" -C relocation-model=static"
 fi
 cargo auditable build --profile $profile --locked --target "$target" --no-default-features --features "$features" --bin "$binary"
 cp "${CARGO_TARGET_DIR:-target}/$target/$profile/$binary" "$output"
