@@ -22,6 +22,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
+use prometheus::IntGauge;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -39,7 +40,7 @@ use crate::{
         stream,
     },
     lifecycle::{Lifecycle, Phase},
-    telemetry::metrics::Counted,
+    telemetry::metrics::{Counted, Metrics},
 };
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -97,6 +98,7 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `app` on `listener` until `terminate` completes, then drains and returns.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: impl Future<Output = ()>) {
+    let places = Places::new(config.max_connections, app.metrics());
     let server = Arc::new(Server {
         lifecycle: app.lifecycle().clone(),
         app,
@@ -107,7 +109,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, terminate: 
             write: config.request_timeout,
         },
         connections: TaskTracker::new(),
-        places: Places::new(config.max_connections),
+        places,
     });
     server.lifecycle.advance(Phase::Ready);
     let beside = tokio::spawn({
@@ -145,12 +147,16 @@ struct Places {
     free: Arc<Semaphore>,
     /// As many as these are passed on quickly.
     last: usize,
+    open: Option<IntGauge>,
 }
 
 impl Places {
-    fn new(places: usize) -> Self {
+    fn new(places: usize, metrics: &Metrics) -> Self {
         let places = places.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(places)), last: places.div_ceil(PASSED_ON) }
+        // It could only fail for an app that is served twice, and an uncounted connection is better than none.
+        let help = "Connections open now, idle ones and probes included.";
+        let open = metrics.gauge("http_server_open_connections", help).ok();
+        Self { free: Arc::new(Semaphore::new(places)), last: places.div_ceil(PASSED_ON), open }
     }
 
     async fn take(&self) -> Option<OwnedSemaphorePermit> {
@@ -167,7 +173,7 @@ impl Places {
 struct Place {
     patience: Patience,
     is_last: bool,
-    _taken: (Option<OwnedSemaphorePermit>, Counted),
+    _taken: (Option<OwnedSemaphorePermit>, Option<Counted>),
 }
 
 impl Server {
@@ -197,7 +203,7 @@ impl Server {
             true => Patience { head: head.min(HASTE), idle: idle.min(HASTE), write },
             false => self.patience,
         };
-        Place { patience, is_last, _taken: (taken, self.app.metrics().connect()) }
+        Place { patience, is_last, _taken: (taken, self.places.open.as_ref().map(Counted::by)) }
     }
 
     /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
@@ -418,7 +424,7 @@ mod tests {
         let metrics = Metrics::new(None, false).unwrap();
         let app = App::around(vec![], Guarded::default(), &config, lifecycle.clone(), metrics).unwrap();
         let patience = Patience { head: LAST_WORDS, idle: LAST_WORDS, write: LAST_WORDS };
-        let (connections, places) = (TaskTracker::new(), Places::new(1));
+        let (connections, places) = (TaskTracker::new(), Places::new(1, app.metrics()));
         Server { app, lifecycle, trusted_proxies: vec![], patience, connections, places }
     }
 
