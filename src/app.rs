@@ -117,7 +117,7 @@ impl App {
         let shortcuts = vec![addition::shortcut(addition)];
         let app = Self::assemble(routes, guarded, shortcuts, beside, config, lifecycle, metrics)?;
         if target == Target::Container {
-            app.0.table.make()?;
+            app.make_table()?;
         }
         Ok(app)
     }
@@ -135,8 +135,22 @@ impl App {
     ) -> Result<Self, WiringError> {
         let app =
             Self::assemble(open, || guarded, Vec::new(), Beside::default(), config, lifecycle, metrics)?;
-        app.0.table.make()?;
+        app.make_table()?;
         Ok(app)
+    }
+
+    /// Makes the table of routes, which a request would else make that needs it.
+    ///
+    /// # Errors
+    /// When two routes collide, or a shortcut is for none: a programming mistake.
+    pub fn make_table(&self) -> Result<(), WiringError> {
+        let Shared { shortcuts, table, .. } = &*self.0;
+        table.make()?;
+        let lost = shortcuts
+            .iter()
+            .map(|shortcut| shortcut.metrics.name())
+            .find(|path| table.metrics(path).is_none());
+        lost.map_or(Ok(()), |path| Err(format!("there is no route {path}").into()))
     }
 
     fn assemble(

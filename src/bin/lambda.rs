@@ -21,25 +21,23 @@ const USAGE: u8 = 2;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "tells whether this is Lambda: no setting of the service")]
-    let Ok(api) = std::env::var("AWS_LAMBDA_RUNTIME_API") else {
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         return fail(1, "this is the Lambda function; to serve HTTP here, run the binary `math-service`");
-    };
+    }
     let config = match Config::from_process_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, error),
     };
-    match run(&api, &config).await {
+    match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, telemetry::log::chain(&*error)),
     }
 }
 
-async fn run(api: &str, config: &Config) -> Result<(), lambda_runtime::Error> {
+async fn run(config: &Config) -> Result<(), lambda_runtime::Error> {
     let logs = telemetry::start(config.log_filter.clone(), Target::Lambda)?;
-    let app = || App::new(config, Target::Lambda, Some(logs.clone()));
-    let ended = lambda::run(api, app, logs.clone()).await;
-    logs.flush();
-    ended
+    let app = App::new(config, Target::Lambda, Some(logs))?;
+    lambda::run(app).await
 }
 
 fn fail(code: u8, reason: impl Display) -> ExitCode {

@@ -1,6 +1,7 @@
 //! What every request passes, and the routes about the service itself.
 //!
-//! A request meets, in this order: [`path::normalise`], [`edge::Edge::answer`], the [`table::Table`] of routes.
+//! A request meets, in this order: [`path::normalise`]; the [`table::Table`], which says what it is counted under;
+//! [`edge::Edge::answer`]; axum's router. One for a [`shortcut::Shortcut`] meets that in place of table and router.
 
 pub mod accept;
 pub mod client_ip;

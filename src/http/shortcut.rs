@@ -1,9 +1,8 @@
-//! Handlers that are called without axum's router in between.
+//! Handlers that are called before any route is looked up.
 //!
-//! [`crate::app::App`] has found the route already when axum's router looks for it again, notes the path's parameters
-//! in the request, clones the boxed handler and hands the request through six futures. A handler that takes the
-//! request as it is needs none of that: some 2 of 24 thousand instructions a request. For every other method, its path
-//! is axum's all the same.
+//! axum's router notes the path's parameters in the request, clones the boxed handler and hands the request through six
+//! futures. A handler that takes the request as it is needs none of that: some 2 of 24 thousand instructions a request.
+//! For every other method, its path is axum's all the same.
 //!
 //! What a handler does before it returns its future is outside of the request's context, and a panic there is not
 //! caught: nothing that logs or could fail belongs there.

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use axum::{Router, extract::Request, http::StatusCode, response::IntoResponse};
-use futures_util::{FutureExt, future::ready};
+use futures_util::FutureExt;
 use matchit::InsertError;
 use tower::Service;
 
@@ -51,10 +51,13 @@ impl Table {
         match &*self.0 {
             Ok(entries) => Box::pin(entries.router.clone().call(request).map(|Ok(response)| response)),
             Err(error) => {
-                tracing::error!(reason = error.to_string(), "Routes collide");
-                let problem =
-                    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the routes of this service collide");
-                Box::pin(ready(problem.into_response()))
+                let reason = error.to_string();
+                // Within the request's context.
+                Box::pin(async move {
+                    tracing::error!(reason, "Routes collide");
+                    let detail = "the routes of this service collide";
+                    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+                })
             }
         }
     }

@@ -35,11 +35,10 @@ use lambda_http::{
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{extension::Registration, schedule::Invocation};
+use super::schedule::Invocation;
 use crate::{
-    app::{App, WiringError},
+    app::App,
     http::{
         client_ip,
         path::{self, AsSent},
@@ -47,62 +46,35 @@ use crate::{
     },
     lifecycle::Phase,
     problem::Problem,
-    telemetry::{
-        context::{self, REQUEST_ID},
-        writer::Writer,
-    },
+    telemetry::context::{self, REQUEST_ID},
 };
 
-/// Answers the events of the Runtime API at the address `api` with `app` until Lambda ends the process.
+/// Answers the events of the Runtime API with `app` until Lambda ends the process.
+///
+/// With an extension registered, Lambda would send SIGTERM before that. There is nothing left to do then: a log line is
+/// written before the code after it runs, and what a request changes is stored before its answer.
+///
+/// An event of another kind never gets to the app: it fails to deserialize, and lambda_runtime reports that as the
+/// invocation's error.
 ///
 /// # Errors
-/// When there is no app, or the Runtime API cannot be reached.
-pub async fn run(
-    api: &str,
-    app: impl FnOnce() -> Result<App, WiringError>,
-    logs: Writer,
-) -> Result<(), lambda_runtime::Error> {
-    flush_on_sigterm(logs.clone())?;
-    // Built while Lambda registers the function.
-    let registration = Registration::begin(api).await;
-    let app = app()?;
-    if let Err(error) = registration.end().await {
-        tracing::warn!(
-            reason = error.to_string(),
-            "Could not register for SIGTERM: the last log lines may be lost at shutdown"
-        );
-    }
+/// When the Runtime API cannot be reached.
+pub async fn run(app: App) -> Result<(), lambda_runtime::Error> {
     app.lifecycle().advance(Phase::Ready);
     let serve = move |event: LambdaEvent<Invocation>| {
-        let (app, logs) = (app.clone(), logs.clone());
+        let app = app.clone();
         async move {
             let LambdaEvent { payload, context, .. } = event;
-            match payload {
-                Invocation::Request(payload) => invoke(app, logs, LambdaEvent::new(*payload, context)).await,
-                Invocation::Scheduled => Ok(scheduled(&app, &logs).await),
-            }
+            Ok::<_, Infallible>(match payload {
+                Invocation::Request(payload) => answer(app, LambdaEvent::new(*payload, context)).await,
+                Invocation::Scheduled => {
+                    app.catch_up().await;
+                    Answer::Nothing
+                }
+            })
         }
     };
     lambda_runtime::Runtime::new(service_fn(serve)).run().await
-}
-
-/// The schedule has come round: nobody waits for an answer.
-pub async fn scheduled(app: &App, logs: &Writer) -> Answer {
-    app.catch_up().await;
-    logs.flush();
-    Answer::Nothing
-}
-
-/// One event, one answer. An event of another kind never gets here: it fails to deserialize, and
-/// lambda_runtime reports that as the invocation's error.
-///
-/// # Errors
-/// Never.
-pub async fn invoke(app: App, logs: Writer, event: LambdaEvent<LambdaRequest>) -> Result<Answer, Infallible> {
-    let answer = answer(app, event).await;
-    // Lambda may freeze the process as soon as the answer is sent, and thaw it hours later or never.
-    logs.flush();
-    Ok(answer)
 }
 
 /// The app's answer to an event.
@@ -462,17 +434,4 @@ fn join_repeated(mut headers: HeaderMap) -> HeaderMap {
         }
     }
     headers
-}
-
-/// Lambda sends SIGTERM only to functions that registered an extension: an internal one, without
-/// events. Where there is no Extensions API, the function runs without.
-fn flush_on_sigterm(logs: Writer) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::spawn(async move {
-        terminate.recv().await;
-        tracing::info!("Stopped");
-        logs.flush();
-        std::process::exit(0);
-    });
-    Ok(())
 }

@@ -7,8 +7,6 @@ pub mod container;
 #[cfg(feature = "lambda")]
 pub mod event;
 #[cfg(feature = "lambda")]
-mod extension;
-#[cfg(feature = "lambda")]
 pub mod lambda;
 #[cfg(feature = "lambda")]
 pub mod schedule;

@@ -134,8 +134,7 @@ impl Gateway {
 
     /// Shuts down as Lambda does and says how each process ended, in no particular order.
     ///
-    /// Invocations in flight finish first. As on Lambda, only a function that registered an extension
-    /// gets SIGTERM, and 2 s to use it; any other is killed.
+    /// Invocations in flight finish first. Then the processes are killed, as those are which registered no extension.
     pub(crate) async fn terminate(&self) -> Vec<ExitStatus> {
         self.stop.cancel();
         let statuses = self.functions.stopped().await;

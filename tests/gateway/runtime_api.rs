@@ -16,7 +16,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::TcpListener;
@@ -35,9 +34,6 @@ const ANSWER_LIMIT: usize = 6_291_556;
 
 /// Lambda's limit for everything that a process does before it asks for its first invocation.
 const INIT_LIMIT: Duration = Duration::from_secs(10);
-
-/// The longest that Lambda waits between SIGTERM and SIGKILL.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// The memory size, in MB, at which Lambda gives a whole core; a process here has one, if the machine has.
 const MEMORY_MB: u32 = 1769;
@@ -287,8 +283,6 @@ impl Environment {
 struct Process {
     child: Child,
     calls: mpsc::UnboundedReceiver<Call>,
-    /// Whether SIGTERM is due before SIGKILL.
-    has_extension: bool,
     /// When it was started.
     began: Instant,
     /// Serves the Runtime API for as long as the process is of interest.
@@ -301,8 +295,6 @@ enum Call {
     Next(oneshot::Sender<Response<Full<Bytes>>>),
     /// It is done with the invocation of this id.
     Done(String, Outcome),
-    /// It registered an extension.
-    Extension,
 }
 
 impl Process {
@@ -334,21 +326,16 @@ impl Process {
         let (sender, calls) = mpsc::unbounded_channel();
         let mut api = JoinSet::new();
         api.spawn(serve(listener, move |request, _| runtime_api(sender.clone(), request), pending()));
-        Ok(Self { child, calls, has_extension: false, began, _api: api })
+        Ok(Self { child, calls, began, _api: api })
     }
 
     /// The next thing that the process says, or how it ended.
     async fn call(&mut self) -> io::Result<Result<Call, ExitStatus>> {
-        loop {
-            tokio::select! {
-                // What a process said before it died still counts.
-                biased;
-                Some(call) = self.calls.recv() => match call {
-                    Call::Extension => self.has_extension = true,
-                    call => return Ok(Ok(call)),
-                },
-                status = self.child.wait() => return status.map(Err),
-            }
+        tokio::select! {
+            // What a process said before it died still counts.
+            biased;
+            Some(call) = self.calls.recv() => Ok(Ok(call)),
+            status = self.child.wait() => status.map(Err),
         }
     }
 
@@ -393,17 +380,8 @@ impl Process {
         kilobytes.unwrap_or_default().div_ceil(1024)
     }
 
-    /// Ends the process the way Lambda does.
+    /// Ends the process as Lambda does one that registered no extension.
     async fn shut_down(mut self) -> io::Result<ExitStatus> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        if self.has_extension
-            && let Some(pid) = pid
-        {
-            kill_process(pid, Signal::TERM)?;
-            if let Ok(status) = tokio::time::timeout(SHUTDOWN_LIMIT, self.child.wait()).await {
-                return status;
-            }
-        }
         self.child.kill().await?;
         self.child.wait().await
     }
@@ -482,7 +460,7 @@ fn lambda_variables(api: SocketAddr, binary: &Path) -> Vec<(&'static str, String
     ]
 }
 
-/// The Runtime API and the part of the Extensions API that a function's own extension needs.
+/// The Runtime API.
 async fn runtime_api(
     calls: mpsc::UnboundedSender<Call>,
     request: Request<Incoming>,
@@ -500,9 +478,6 @@ async fn runtime_api(
         }
         // The process exits after this, which is what counts.
         ("POST", ["2018-06-01", "runtime", "init", "error"]) => status(StatusCode::ACCEPTED),
-        ("POST", ["2020-01-01", "extension", "register"]) => registered(&calls),
-        // No event ever comes: an internal extension may not even ask for the shutdown event.
-        ("GET", ["2020-01-01", "extension", "event", "next"]) => pending().await,
         _ => status(StatusCode::NOT_FOUND),
     }
 }
@@ -529,16 +504,6 @@ fn answered(calls: &mpsc::UnboundedSender<Call>, id: &str, body: &[u8]) -> Respo
     };
     let _ = calls.send(Call::Done(id.into(), outcome));
     status(if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::ACCEPTED })
-}
-
-fn registered(calls: &mpsc::UnboundedSender<Call>) -> Response<Full<Bytes>> {
-    let _ = calls.send(Call::Extension);
-    let function = json!({ "functionName": FUNCTION, "functionVersion": "$LATEST", "handler": "bootstrap" });
-    let mut response = Response::new(Full::from(function.to_string()));
-    if let Ok(id) = events::uuid().parse() {
-        response.headers_mut().insert("lambda-extension-identifier", id);
-    }
-    response
 }
 
 /// What a function posted. Lambda passes on what is not JSON, and HTTP APIs show it as it is.

@@ -61,10 +61,10 @@ async fn texts(times: usize) -> Outcome {
 async fn events(times: usize) -> Outcome {
     let config = Config::from_env(|_| None)?;
     let logs = telemetry::start(config.log_filter.clone(), Target::Lambda)?;
-    let app = App::new(&config, Target::Lambda, Some(logs.clone()))?;
+    let app = App::new(&config, Target::Lambda, Some(logs))?;
     app.lifecycle().advance(Phase::Ready);
     repeat(times, None, event, async |event| {
-        let answer = lambda::invoke(app.clone(), logs.clone(), event).await?;
+        let answer = lambda::answer(app.clone(), event).await;
         check(&serde_json::to_vec(&answer)?, ANSWER)
     })
     .await
