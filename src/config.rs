@@ -68,8 +68,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("MAX_IN_FLIGHT", "10000", "requests served at once; more get 503, health routes excepted"),
     setting(
         "MAX_CONNECTIONS",
-        "15000",
-        "connections at once, best half as many again as `MAX_IN_FLIGHT`; the last tenth of them end with their first answer (HTTP/2: after a second), and more wait for their places (container)",
+        HALF_AS_MANY_AGAIN,
+        "connections at once, half as many again as `MAX_IN_FLIGHT` unless a number is given; the last tenth of them end with their first answer (HTTP/2: after a second), and more wait for their places (container)",
     ),
     setting(
         "DRAIN_DELAY",
@@ -289,6 +289,7 @@ impl Config {
     /// The first bad value, named, with what was expected instead.
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let env = Source { get: &get };
+        let max_in_flight = env.read("MAX_IN_FLIGHT", positive_number)?;
         let config = Self {
             host: env.read("HOST", host_name)?,
             port: env.read("PORT", number)?,
@@ -298,8 +299,8 @@ impl Config {
             request_timeout: env.read("REQUEST_TIMEOUT", positive_duration)?,
             header_read_timeout: env.read("HEADER_READ_TIMEOUT", positive_duration)?,
             keep_alive_timeout: env.read("KEEP_ALIVE_TIMEOUT", positive_duration)?,
-            max_in_flight: env.read("MAX_IN_FLIGHT", positive_number)?,
-            max_connections: env.read("MAX_CONNECTIONS", positive_number)?,
+            max_in_flight,
+            max_connections: env.read("MAX_CONNECTIONS", connections(max_in_flight))?,
             drain_delay: env.read("DRAIN_DELAY", duration)?,
             drain_timeout: env.read("DRAIN_TIMEOUT", duration)?,
             load_enabled: env.read("LOAD_ENABLED", boolean)?,
@@ -532,6 +533,18 @@ fn number<T: FromStr>(value: &str) -> Result<T, String> {
 
 fn positive_number(value: &str) -> Result<usize, String> {
     number(value).ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0".to_owned())
+}
+
+/// What `MAX_CONNECTIONS` is when nobody says a number.
+const HALF_AS_MANY_AGAIN: &str = "1.5*MAX_IN_FLIGHT";
+
+/// As many as requests would let others in only when one of them ends, and fewer could never carry `max_in_flight` over
+/// HTTP/1: so the default follows it.
+fn connections(max_in_flight: usize) -> impl FnOnce(&str) -> Result<usize, String> {
+    move |value| match value {
+        HALF_AS_MANY_AGAIN => Ok(max_in_flight.saturating_add(max_in_flight.div_ceil(2))),
+        value => positive_number(value),
+    }
 }
 
 /// F(10,000,000) has two million digits and takes about a second.
@@ -850,6 +863,18 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn there_are_half_as_many_connections_again_as_requests_unless_a_number_is_given() {
+        let connections = |vars: &[(&str, &str)]| config(vars).unwrap().max_connections;
+        assert_eq!(connections(&[]), 15000);
+        for (requests, expected) in [("20000", 30000), ("2000", 3000), ("1", 2)] {
+            assert_eq!(connections(&[("MAX_IN_FLIGHT", requests)]), expected);
+        }
+        assert_eq!(connections(&[("MAX_IN_FLIGHT", &usize::MAX.to_string())]), usize::MAX);
+        assert_eq!(connections(&[("MAX_IN_FLIGHT", "20000"), ("MAX_CONNECTIONS", "100")]), 100);
+        assert_eq!(connections(&[("MAX_IN_FLIGHT", "20000"), ("MAX_CONNECTIONS", " ")]), 30000);
     }
 
     #[test]
