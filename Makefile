@@ -134,6 +134,7 @@ screenshots: $(VENV)/.installed ## docs/images by headless Chromium: the last de
 .PHONY: test-container
 test-container: $(VENV)/.installed ## The image and the Lambda bundle, run with Docker and SAM
 	@echo '== test-container: the image, the bundle, SAM'
+	cargo build --quiet --example gateway $(LAB_FEATURES)
 	$(VENV)/bin/pytest --quiet -rs tests/container
 
 .PHONY: test-kube

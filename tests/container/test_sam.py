@@ -1,5 +1,6 @@
 """The Lambda bundle as `sam build` makes it, invoked with AWS's own tools."""
 
+import http.client
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import zipfile
 
 import pytest
 from engine import HOST_ARCHITECTURE, docker
-from support import ROOT, free_port, get, needs, post_sum, wait_until_it_answers
+from support import PATIENCE_SECONDS, ROOT, free_port, gateway_binary, get, needs, post_sum, wait_until_it_answers
 
 SAM = pathlib.Path(sys.executable).parent / "sam"
 ENV = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
@@ -78,6 +79,25 @@ def test_the_bundle_lists_what_it_is_made_of(bundle, tmp_path):
 
 def test_the_bundle_tells_nobody_where_it_was_built(bundle):
     assert str(ROOT).encode() not in (bundle / "bootstrap").read_bytes()
+
+
+def test_the_bundle_says_which_credentials_it_misses(bundle, tmp_path):
+    port = free_port()
+    command = [gateway_binary(), "--port", str(port), "--env", "STATE_URL=dynamodb://table?region=eu-west-2", bundle / "bootstrap"]
+    # No keys in the function's environment, and it looks nowhere else: nobody is called.
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_until_it_answers(port, lambda: process.poll() is not None and (tmp_path / "log").read_text())
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+            connection.request("POST", "/fibonacci/next")
+            assert connection.getresponse().status == 503
+            connection.close()
+        finally:
+            process.terminate()
+            process.wait()
+    told = (tmp_path / "log").read_text()
+    assert "AWS_ACCESS_KEY_ID is not set, and this program looks in the environment alone" in told
 
 
 def test_the_default_architecture_is_built_on_this_machine_too(tmp_path):
