@@ -173,7 +173,10 @@ impl Places {
 struct Place {
     patience: Patience,
     is_last: bool,
-    _taken: (Option<OwnedSemaphorePermit>, Option<Counted>),
+    /// Given back with the place.
+    _taken: Option<OwnedSemaphorePermit>,
+    /// Counted until then.
+    _open: Option<Counted>,
 }
 
 impl Server {
@@ -203,7 +206,7 @@ impl Server {
             true => Patience { head: head.min(HASTE), idle: idle.min(HASTE), write },
             false => self.patience,
         };
-        Place { patience, is_last, _taken: (taken, self.places.open.as_ref().map(Counted::by)) }
+        Place { patience, is_last, _taken: taken, _open: self.places.open.as_ref().map(Counted::by) }
     }
 
     /// Connections that the kernel completed but nobody accepted yet would be reset by closing the
