@@ -155,7 +155,8 @@ impl Places {
         let places = places.min(Semaphore::MAX_PERMITS);
         // It could only fail for an app that is served twice, and an uncounted connection is better than none.
         let help = "Connections open now, idle ones and probes included.";
-        let open = metrics.gauge("http_server_open_connections", help).ok();
+        let open = metrics.gauge("http_server_open_connections", help);
+        let open = open.inspect_err(|error| tracing::warn!(%error, "Connections are not counted")).ok();
         Self { free: Arc::new(Semaphore::new(places)), last: places.div_ceil(PASSED_ON), open }
     }
 
