@@ -103,11 +103,11 @@ pub const SETTINGS: &[Setting] = &[
         "sqlite://data/state.db",
         "where sequences are kept: a SQLite file, `postgres://user:password@host/database` (TLS verified; `?sslrootcert=` file, `?sslmode=disable`) or `dynamodb://table` (`?region=`, `?endpoint=`); opened on first use",
     ),
-    setting("STATE_CONNECTIONS", "10", "most connections of this process to PostgreSQL"),
+    setting("STATE_CONNECTIONS", "10", "most connections of this process to PostgreSQL, up to 1000"),
     setting(
         "ALLOW_EMBEDDED_STORE",
         "false",
-        "use a SQLite file even inside Kubernetes or on Lambda, where several processes would each have their own",
+        "use a SQLite file even inside Kubernetes, where several pods would each have their own (container)",
     ),
     setting("SESSION_TTL", "30d", "a session's sequence is removed so long after its last step"),
     setting("HISTORY_TTL", "30d", "how long the history of Jobs and the audit are kept"),
@@ -309,7 +309,7 @@ impl Config {
             lab_slots: env.read("LAB_SLOTS", lab_slots)?,
             fibonacci_max_index: env.read("FIBONACCI_MAX_INDEX", fibonacci_index)?,
             state_url: env.read("STATE_URL", Location::parse).map_err(ConfigError::without_value)?,
-            state_connections: env.read("STATE_CONNECTIONS", positive_number)?,
+            state_connections: env.read("STATE_CONNECTIONS", state_connections)?,
             allow_embedded_store: env.read("ALLOW_EMBEDDED_STORE", boolean)?,
             session_ttl: env.read("SESSION_TTL", lifetime)?,
             history_ttl: env.read("HISTORY_TTL", lifetime)?,
@@ -535,6 +535,12 @@ fn positive_number(value: &str) -> Result<usize, String> {
     number(value).ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0".to_owned())
 }
 
+/// Each has its place in memory from the start; PostgreSQL takes 100 from everybody unless it is told otherwise.
+fn state_connections(value: &str) -> Result<usize, String> {
+    let expected = || "a whole number from 1 to 1000".to_owned();
+    number(value).ok().filter(|number| (1..=1000).contains(number)).ok_or_else(expected)
+}
+
 /// What `MAX_CONNECTIONS` is when nobody says a number.
 const HALF_AS_MANY_AGAIN: &str = "1.5*MAX_IN_FLIGHT";
 
@@ -543,7 +549,7 @@ const HALF_AS_MANY_AGAIN: &str = "1.5*MAX_IN_FLIGHT";
 fn connections(max_in_flight: usize) -> impl FnOnce(&str) -> Result<usize, String> {
     move |value| match value {
         HALF_AS_MANY_AGAIN => Ok(max_in_flight.saturating_add(max_in_flight.div_ceil(2))),
-        value => positive_number(value),
+        value => positive_number(value).map_err(|expected| format!("{expected}, or {HALF_AS_MANY_AGAIN}")),
     }
 }
 
@@ -834,7 +840,9 @@ mod tests {
             ("LAB_SLOTS", "65", "from 0 to 64"),
             ("LAB_SLOTS", "-1", "from 0 to 64"),
             ("FIBONACCI_MAX_INDEX", "10000001", "from 0 to 10000000"),
-            ("STATE_CONNECTIONS", "0", "above 0"),
+            ("STATE_CONNECTIONS", "0", "from 1 to 1000"),
+            ("STATE_CONNECTIONS", "18446744073709551615", "from 1 to 1000"),
+            ("MAX_CONNECTIONS", "2*MAX_IN_FLIGHT", "above 0, or 1.5*MAX_IN_FLIGHT"),
             ("SESSION_TTL", "0s", "from a second"),
             ("SESSION_TTL", "2y", "to a year"),
             ("OIDC_ISSUER", "http://login.example.com", "an https URL"),

@@ -142,7 +142,8 @@ struct Server {
 ///
 /// Where there is no place, nothing is accepted: clients wait in the kernel's queue, which costs no memory of ours. To tell
 /// each of them 503, a place would be needed to read its request in. But nobody may wait long, least of all a probe of
-/// Kubernetes, which would restart a pod for having many idle clients: so the last places are passed on quickly.
+/// Kubernetes, which would restart a pod for having many idle clients: so the last places are passed on quickly. A probe waits as many
+/// seconds as tenths of the places wait before it.
 struct Places {
     free: Arc<Semaphore>,
     /// As many as these are passed on quickly.
