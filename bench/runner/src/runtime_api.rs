@@ -1,5 +1,4 @@
-//! A Lambda Runtime API, and as much of the Extensions API as a function's own extension needs, for one
-//! process: it hands out the same event as often as it is told to and checks every answer.
+//! A Lambda Runtime API for one process: it hands out the same event as often as it is told to and checks every answer.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,8 +15,6 @@ use crate::load::ANSWER;
 
 const NEXT: &str = "/2018-06-01/runtime/invocation/next";
 const RESPONSE_OR_ERROR: &str = "/2018-06-01/runtime/invocation/";
-const REGISTER: &str = "/2020-01-01/extension/register";
-const EXTENSION_EVENT: &str = "/2020-01-01/extension/event/next";
 
 /// The Runtime API of one process.
 #[derive(Debug)]
@@ -138,17 +135,6 @@ impl Shared {
                     );
                     check(&body)?;
                     reply("202 Accepted", "", r#"{"status":"OK"}"#)
-                }
-                ("POST", REGISTER) => reply(
-                    "200 OK",
-                    "lambda-extension-identifier: 2f7e6b0c-5a0d-4c3c-9d55-0f6d6a1f7a10\r\n",
-                    r#"{"functionName":"bench","functionVersion":"$LATEST","handler":"bootstrap"}"#,
-                ),
-                // No event ever comes for an extension.
-                ("GET", EXTENSION_EVENT) => {
-                    let state = self.changed.wait_while(self.state(), |state| !state.closed);
-                    drop(state);
-                    return Ok(());
                 }
                 _ => bail!("unexpected {method} {path}: {}", String::from_utf8_lossy(&body)),
             };
