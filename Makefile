@@ -291,6 +291,10 @@ instructions: ## What a request costs in instructions, against bench/budget.toml
 	else cargo run --quiet --locked --manifest-path bench/Cargo.toml -p bench -- \
 	  instructions $(if $(filter yes,$(UPDATE)),--update); fi
 
+.PHONY: layout
+layout: $(CARGO_AUDITABLE) ## Write anew which functions are laid side by side in what ships (Linux on x86_64, 10 minutes)
+	PATH='$(dir $(CARGO_AUDITABLE))':$$PATH scripts/layout.py
+
 .PHONY: clean
 clean: ## Remove what was built and installed here
 	rm -rf target bench/target bench/.venv fuzz/target fuzz/corpus fuzz/artifacts .tools .aws-sam

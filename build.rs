@@ -3,6 +3,8 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // cargo does not know what the linker reads: scripts/build.sh tells it to.
+    println!("cargo::rerun-if-changed=scripts/layout.ld");
     #[cfg(feature = "docs-ui")]
     if let Err(error) = swagger_ui() {
         println!("cargo::error=could not unpack Swagger UI: {error}");

@@ -60,7 +60,7 @@ def test_the_build_needs_no_frontend_from_a_registry():
 def test_only_what_the_build_reads_goes_into_it():
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*", "everything is left out but what is named"
-    assert {"!Cargo.toml", "!Cargo.lock", "!src", "!scripts/build.sh"} <= set(rules)
+    assert {"!Cargo.toml", "!Cargo.lock", "!src", "!scripts/build.sh", "!scripts/layout.ld"} <= set(rules)
     assert not {"!target", "!.git", "!.tools"} & set(rules)
 
 
