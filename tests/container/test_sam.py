@@ -123,10 +123,11 @@ def test_sam_local_invoke_answers_every_event(local, event):
         assert [error["pointer"] for error in problem["errors"]] == ["/a", "/b"]
 
 
-def test_sam_local_start_api_serves_the_sum(local):
+def test_sam_local_start_api_serves_the_sum(local, tmp_path):
     port = free_port()
     command = [SAM, "local", "start-api", *local, "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "sam.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=log, stderr=log)
     try:
         wait_until_it_answers(port, lambda: process.poll() is not None and "sam local start-api ended")
         answer = post_sum(port)
@@ -138,3 +139,5 @@ def test_sam_local_start_api_serves_the_sum(local):
     finally:
         process.terminate()
         process.wait()
+        # For whoever reads of a failure: SAM's own answers say nothing of why.
+        print((tmp_path / "sam.log").read_text()[-10_000:])
