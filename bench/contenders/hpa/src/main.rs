@@ -12,6 +12,9 @@ use math_service::lab::hpa::{
 };
 use nix::time::{ClockId, clock_gettime};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time to spend on decisions; the last may exceed it.
 const ENOUGH: Duration = Duration::from_secs(1);
 

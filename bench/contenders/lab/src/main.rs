@@ -15,6 +15,9 @@ use math_service::lab::{
 };
 use nix::time::{ClockId, clock_gettime};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time to spend on runs; the last may exceed it.
 const ENOUGH: Duration = Duration::from_secs(1);
 const DAY: u64 = 86_400;
