@@ -29,6 +29,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYOUT = ROOT / "scripts/layout.ld"
+VALGRIND = ROOT / "bench/valgrind.sh"
 # The function's start and an addition, as each door hands it over.
 EVENTS = [(ROOT / "events" / name).read_bytes() for name in ("http-api.json", "rest-api.json")]
 ADDITIONS = 20
@@ -51,7 +52,7 @@ def build(binary: str, features: str, folder: pathlib.Path) -> pathlib.Path:
 def observed(binary: pathlib.Path, environment: dict[str, str], counts: pathlib.Path):
     """The program under valgrind, with nothing else in its environment; ended by SIGTERM."""
     print(f"layout: running {binary.name}", flush=True)
-    command = [ROOT / "bench/valgrind.sh", "--quiet", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={counts}", binary]
+    command = [VALGRIND, "--quiet", "--tool=callgrind", "--demangle=no", f"--callgrind-out-file={counts}", binary]
     environment = environment | {"PATH": os.environ["PATH"]}
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, cwd=counts.parent, stdout=log) as process:
         try:
@@ -160,6 +161,11 @@ def pattern(symbol: str) -> str:
 
 
 def main() -> None:
+    # Before the minutes of compiling.
+    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+        sys.exit("layout: what runs is observed on Linux on x86_64")
+    if subprocess.run([VALGRIND, "--version"], stdout=subprocess.DEVNULL).returncode != 0:
+        sys.exit("layout: there is no valgrind to observe with")
     targets = (("math-service", "container", run_container), ("lambda", "function", run_function))
     symbols = set()
     with tempfile.TemporaryDirectory(prefix="layout-") as folder:

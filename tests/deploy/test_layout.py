@@ -4,6 +4,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 from support import ROOT
@@ -43,6 +44,16 @@ def test_what_ran_is_told_by_every_name_that_it_has(layout, tmp_path):
     counts = tmp_path / "some.callgrind"
     counts.write_text("fl=(1) ???\nfn=(1) alias\n12 1\ncfn=(2) called'2\ncalls=1 1\nfn=(1)\n(below main)\n")
     assert layout.executed(tmp_path / "some", counts) == {"both", "alias", "called"}
+
+
+@pytest.mark.parametrize("change, said", [({"sysname": "Darwin"}, "Linux on x86_64"), ({"machine": "aarch64"}, "Linux on x86_64"), ({}, "no valgrind")])
+def test_what_is_missing_is_said_before_anything_is_built(layout, monkeypatch, change, said):
+    machine = types.SimpleNamespace(**({"sysname": "Linux", "machine": "x86_64"} | change))
+    monkeypatch.setattr(layout.os, "uname", lambda: machine)
+    monkeypatch.setattr(layout, "VALGRIND", "false")
+    monkeypatch.setattr(layout, "build", lambda *_: pytest.fail("it builds"))
+    with pytest.raises(SystemExit, match=said):
+        layout.main()
 
 
 def test_the_layout_names_what_both_targets_execute():
